@@ -1,0 +1,1 @@
+"""The command line tool `fixloop`: the local AWS, builds, deployments and management."""

@@ -1,0 +1,1 @@
+"""fixloop: the quality loop for voice and chat AI agents."""

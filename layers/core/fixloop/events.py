@@ -1,0 +1,102 @@
+"""What happens in the loop, as events on the bus: their names, their shapes, and which row changes make them."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from typing import Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field
+
+from fixloop import times
+from fixloop.calls import Id
+from fixloop.grades import CallGrade
+
+SOURCE = "fixloop"
+
+
+class CallCompleted(BaseModel):
+    """A call has ended and its content is stored. `revision` changes with the content."""
+
+    call_id: Id
+    agent_id: int | None = None
+    revision: str = ""
+
+
+class CallGraded(BaseModel):
+    """A grading run has ended. `grade` has the keys of `GET /v1/calls/{id}/grade`; from other graders any of them."""
+
+    call_id: Id
+    grade: dict[str, Any]
+
+
+class IssueReported(BaseModel):
+    """A report was filed, by a person or by grading. `issue_report` is the object of the feed."""
+
+    call_id: Id
+    issue_report: dict[str, Any]
+
+
+class IssueReportUpdated(BaseModel):
+    """A report's status has changed."""
+
+    call_id: Id
+    issue_report: dict[str, Any]
+    previous_status: str
+
+
+class Envelope(BaseModel):
+    """The `detail` of every event. `id` is the same however often it is delivered; `time` is ISO 8601, UTC, in ms."""
+
+    model_config = ConfigDict(extra="ignore")
+
+    id: str = ""
+    type: Literal["call.completed", "call.graded", "issue.reported", "issue_report.updated"]
+    org_id: str = Field(min_length=1, max_length=64, pattern=r"^[\w-]+$")
+    time: str = ""
+    data: dict[str, Any]
+
+
+SHAPES: dict[str, type[BaseModel]] = {
+    "call.completed": CallCompleted,
+    "call.graded": CallGraded,
+    "issue.reported": IssueReported,
+    "issue_report.updated": IssueReportUpdated,
+}
+
+
+def envelope(kind: str, org: str, data: BaseModel, at: int, *identity: object) -> Envelope:
+    """An event whose id follows from what it is about, so that a repeat can be told from a new one."""
+    named = json.dumps([kind, org, *map(str, identity)])
+    return Envelope(
+        id=f"evt_{hashlib.sha256(named.encode()).hexdigest()[:24]}",
+        type=kind,  # type: ignore[arg-type]
+        org_id=org,
+        time=times.iso_ms(at),
+        data=data.model_dump(),
+    )
+
+
+def of_call(org: str, old: dict[str, Any] | None, new: dict[str, Any] | None) -> list[Envelope]:
+    """From the call's row before and after: an event when it has come to its end, or its content has changed since."""
+    if new is None or not _ended(new):
+        return []
+    if old is not None and _ended(old) and (old["body"], old["doc"]) == (new["body"], new["doc"]):
+        return []
+    record = json.loads(new["doc"])
+    data = CallCompleted(call_id=record["call_id"], agent_id=record["agent_id"], revision=new["body"])
+    at = new.get("changed", new["at"])
+    return [envelope("call.completed", org, data, at, record["call_id"], new["body"], new["doc"])]
+
+
+def _ended(row: dict[str, Any]) -> bool:
+    return bool(json.loads(row["doc"])["status"] != "in_progress")
+
+
+def of_grade(org: str, old: dict[str, Any] | None, new: dict[str, Any] | None) -> list[Envelope]:
+    """From the grade's row before and after: an event when a run has ended."""
+    if new is None or new["status"] == "pending" or (old is not None and old["doc"] == new["doc"]):
+        return []
+    grade = CallGrade.model_validate_json(new["doc"])
+    data = CallGraded(call_id=grade.call_id, grade=grade.shown())
+    return [envelope("call.graded", org, data, grade.updated_at, grade.call_id, grade.claim, grade.updated_at)]

@@ -1,0 +1,361 @@
+"""From an API Gateway event to a family's function and back: keys, limits, bodies, errors, each in the caller's dialect."""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import json
+import re
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Any, TypeVar
+from urllib.parse import parse_qsl, unquote
+
+from aws_lambda_powertools.event_handler import APIGatewayHttpResolver, Response
+from botocore.exceptions import BotoCoreError, ClientError
+from pydantic import BaseModel, ValidationError
+
+from fixloop.dialects import Dialect, of_path
+from fixloop.errors import (
+    Conflict,
+    FixloopError,
+    Forbidden,
+    Invalid,
+    MethodNotAllowed,
+    NotFound,
+    RateLimited,
+    TooLarge,
+    Unauthorized,
+)
+from fixloop.identity import Principal, Scope, presented
+from fixloop.observe import count, logger
+from fixloop.settings import settings
+from fixloop.storage import dynamo, platform
+from fixloop.storage.dynamo import Action, ConditionFailed, Contended
+from fixloop.storage.platform import Answer, Lease
+
+MAX_DEPTH = 64
+MAX_KEY_LENGTH = 255
+_PARAMETER = re.compile(r"<(\w+)>")
+_SURROGATE = re.compile(r"\\u[dD][89a-fA-F]")
+
+Model = TypeVar("Model", bound=BaseModel)
+Handler = Callable[..., "Reply"]
+
+
+class AlreadyAnswered(Exception):
+    """Another request with the same Idempotency-Key was first; its answer is the answer."""
+
+
+@dataclass(frozen=True)
+class Reply:
+    """What a route says: a status, a JSON body (None for an empty one) and further headers."""
+
+    status: int
+    body: Any = None
+    headers: Mapping[str, str] = field(default_factory=dict)
+
+
+@dataclass
+class Request:
+    """One authenticated request. `now` in ms."""
+
+    principal: Principal
+    method: str
+    path: str
+    query: dict[str, list[str]]
+    raw: str
+    now: int
+    idempotency_key: str | None = None
+    kept: bool = False
+
+    @property
+    def org(self) -> str:
+        return self.principal.org_id
+
+    def json(self, *, default: Any = None) -> Any:
+        """The body as JSON; `default`, if given, stands for an empty one. Raises Invalid."""
+        if not self.raw.strip() and default is not None:
+            return default
+        return _parsed(self.raw)
+
+    def model(self, shape: type[Model], *, default: Any = None) -> Model:
+        """The body as `shape`. Raises Invalid naming every bad field."""
+        body = self.json(default=default)
+        if not isinstance(body, dict):
+            raise Invalid(message="The body must be a JSON object.")
+        return checked(shape, body)
+
+    def parameters(self, shape: type[Model]) -> Model:
+        """The query string as `shape`; of a repeated parameter the last counts, empty ones do not."""
+        return checked(shape, {name: values[-1] for name, values in self.query.items() if values[-1] != ""})
+
+    def keep(self, reply: Reply) -> list[Action]:
+        """What to write in the same transaction as the effect, so that a repeat with the same key gets `reply` again."""
+        if self.idempotency_key is None:
+            return []
+        self.kept = True
+        return [self._remember(reply)]
+
+    def _remember(self, reply: Reply) -> Action:
+        answer = Answer(reply.status, reply.body)
+        return platform.remember(self.org, self.idempotency_key or "", self.fingerprint, answer, self.now)
+
+    @property
+    def fingerprint(self) -> str:
+        content = "\n".join([self.method, self.path, json.dumps(self.query, sort_keys=True), self.raw])
+        return hashlib.sha256(content.encode("utf-8", "surrogatepass")).hexdigest()
+
+
+def checked(shape: type[Model], given: Mapping[str, Any]) -> Model:
+    """`given` as `shape`. Raises Invalid naming every bad field as the caller spelled it."""
+    try:
+        return shape.model_validate(given)
+    except ValidationError as error:
+        fields: dict[str, list[str]] = {}
+        for problem in error.errors(include_url=False, include_context=False, include_input=False):
+            name = ".".join(str(part) for part in problem["loc"]) or "body"
+            message = problem["msg"].removeprefix("Value error, ")
+            if message not in fields.setdefault(name, []):
+                fields[name].append(message)
+        raise Invalid(fields) from None
+
+
+def _parsed(raw: str) -> Any:
+    try:
+        body = json.loads(raw, parse_constant=_no_constant)
+        if _SURROGATE.search(raw):
+            json.dumps(body, ensure_ascii=False).encode()
+    except RecursionError:
+        raise Invalid(message=f"The body is nested deeper than {MAX_DEPTH} levels.") from None
+    except UnicodeEncodeError:
+        raise Invalid(message="The body has an unpaired surrogate, which is not a character.") from None
+    except ValueError as error:
+        raise Invalid(message=f"The body is not valid JSON: {error}.") from None
+    if raw.count("[") + raw.count("{") > MAX_DEPTH and _deeper(body, MAX_DEPTH):
+        raise Invalid(message=f"The body is nested deeper than {MAX_DEPTH} levels.")
+    return body
+
+
+def _no_constant(name: str) -> Any:
+    raise ValueError(f"{name} is not JSON")
+
+
+def _deeper(body: Any, levels: int) -> bool:
+    layer = [body]
+    for _ in range(levels):
+        layer = [
+            element
+            for container in layer
+            for element in (container.values() if isinstance(container, dict) else container)
+            if isinstance(element, dict | list)
+        ]
+        if not layer:
+            return False
+    return True
+
+
+class Gate:
+    """Who may come in: keys remembered for `key_cache_seconds`, and each key's share of its rate window."""
+
+    def __init__(self) -> None:
+        self._keys: dict[str, tuple[float, Principal]] = {}
+        self._leases: dict[str, Lease] = {}
+
+    def principal(self, headers: dict[str, Any], now: float) -> Principal:
+        """Raises Unauthorized."""
+        secret = presented(headers)
+        if not secret:
+            raise Unauthorized("Authentication credentials were not provided.")
+        loaded, known = self._keys.get(secret, (0.0, None))
+        if known is None or now - loaded > settings().key_cache_seconds:
+            known = platform.find_key(secret)
+            if known is None:
+                self._keys.pop(secret, None)
+                raise Unauthorized()
+            if len(self._keys) > 1000:
+                self._keys.clear()
+            self._keys[secret] = (now, known)
+        if not known.usable(int(now * 1000)):
+            raise Unauthorized()
+        return known
+
+    def admit(self, principal: Principal, now: int) -> dict[str, str]:
+        """Takes one request off the key's window and gives the headers that say so. Raises RateLimited."""
+        held = self._leases.get(principal.key_id)
+        if held is None or held.left <= 0 or now >= held.started + platform.WINDOW_SECONDS:
+            try:
+                held = platform.lease(principal.key_id, principal.limit, now)
+            except RateLimited:
+                raise
+            except (ClientError, BotoCoreError, Contended) as error:
+                logger().warning("rate window not reachable, letting the request in", extra={"reason": type(error).__name__})
+                held = Lease(now, 1, 0)
+            self._leases[principal.key_id] = held
+        held.left -= 1
+        return _rate_headers(principal.limit, held.remaining(), held.started + platform.WINDOW_SECONDS)
+
+
+def _rate_headers(limit: int, remaining: int, reset: int) -> dict[str, str]:
+    return {
+        "X-RateLimit-Limit": str(limit),
+        "X-RateLimit-Remaining": str(max(0, remaining)),
+        "X-RateLimit-Reset": str(reset),
+    }
+
+
+class Api:
+    """A family's routes. `api(event, context)` is its Lambda handler."""
+
+    def __init__(self, *, clock: Callable[[], float] = time.time) -> None:
+        self._resolver = APIGatewayHttpResolver()
+        self._resolver.not_found(self._unrouted)
+        self._gate = Gate()
+        self._clock = clock
+        self._routes: list[tuple[str, re.Pattern[str]]] = []
+
+    def route(self, method: str, path: str, scope: Scope | None = None) -> Callable[[Handler], Handler]:
+        """Serves `path`, whose `<name>` parts are passed by name. Reading needs a read key, all else a write key."""
+        needed = scope or (Scope.READ if method == "GET" else Scope.WRITE)
+        self._routes.append((method, re.compile(_PARAMETER.sub(r"[^/]+", path))))
+
+        def register(handler: Handler) -> Handler:
+            @self._resolver.route(path, method)
+            def routed(**parts: str) -> Response[str]:
+                named = {name: unquote(part) for name, part in parts.items()}
+                return self._answer(lambda request: handler(request, **named), needed)
+
+            return handler
+
+        return register
+
+    def routes(self) -> list[tuple[str, str]]:
+        """(method, path pattern) of every route."""
+        return [(method, pattern.pattern) for method, pattern in self._routes]
+
+    def __call__(self, event: dict[str, Any], context: Any) -> dict[str, Any]:
+        request_id = str(event.get("requestContext", {}).get("requestId", ""))
+        logger().set_correlation_id(request_id)
+        try:
+            return self._resolver.resolve(event, context)
+        except Exception:
+            logger().exception("unhandled")
+            return _rendered(of_path(str(event.get("rawPath", ""))), FixloopError("Internal server error."), {}).serialize(
+                self._resolver.current_event
+            )
+
+    def _unrouted(self, _: Exception) -> Response[str]:
+        event = self._resolver.current_event
+        allowed = [method for method, pattern in self._routes if pattern.fullmatch(event.path)]
+        error: FixloopError = NotFound("Not found.")
+        if allowed:
+            error = MethodNotAllowed(event.http_method, allowed)
+        return _rendered(of_path(event.path), error, {})
+
+    def _answer(self, handler: Callable[[Request], Reply], needed: Scope) -> Response[str]:
+        event = self._resolver.current_event
+        dialect = of_path(event.path)
+        headers: dict[str, str] = {}
+        try:
+            request = self._admitted(needed, headers)
+            return _json(self._once(request, handler), headers)
+        except FixloopError as error:
+            return _rendered(dialect, error, headers)
+        except Contended:
+            return _rendered(dialect, Conflict("Too many writers at once. Try again."), headers)
+        except Exception:
+            logger().exception("failed", extra={"path": event.path, "method": event.http_method})
+            count("ServerErrors")
+            return _rendered(dialect, FixloopError("Internal server error."), headers)
+
+    def _admitted(self, needed: Scope, headers: dict[str, str]) -> Request:
+        event = self._resolver.current_event.raw_event
+        given = {name.lower(): value for name, value in (event.get("headers") or {}).items()}
+        now = self._clock()
+        principal = self._gate.principal(given, now)
+        if not principal.scope.allows(needed):
+            raise Forbidden(f"This key's scope is {principal.scope.value}; this needs {needed.value}.")
+        try:
+            headers.update(self._gate.admit(principal, int(now)))
+        except RateLimited as limited:
+            count("RateLimited")
+            reset = int(now) + limited.retry_after
+            headers.update(_rate_headers(principal.limit, 0, reset) | {"Retry-After": str(limited.retry_after)})
+            raise
+        return Request(
+            principal=principal,
+            method=str(event["requestContext"]["http"]["method"]),
+            path=self._resolver.current_event.path,
+            query=_query(str(event.get("rawQueryString") or "")),
+            raw=_body(event),
+            now=int(now * 1000),
+            idempotency_key=_idempotency_key(event, given),
+        )
+
+    def _once(self, request: Request, handler: Callable[[Request], Reply]) -> Reply:
+        if request.idempotency_key is None:
+            return handler(request)
+        if replayed := self._replay(request):
+            return replayed
+        try:
+            reply = handler(request)
+            if not request.kept and reply.status < 400:
+                dynamo.write([request._remember(reply)])
+            return reply
+        except (AlreadyAnswered, ConditionFailed):
+            if replayed := self._replay(request):
+                return replayed
+            raise Conflict("A request with this Idempotency-Key is being answered.") from None
+
+    @staticmethod
+    def _replay(request: Request) -> Reply | None:
+        answer = platform.answered(request.org, request.idempotency_key or "", request.fingerprint, request.now)
+        return Reply(answer.status, answer.body, {"Idempotency-Replayed": "true"}) if answer else None
+
+
+def _idempotency_key(event: dict[str, Any], headers: Mapping[str, Any]) -> str | None:
+    key = str(headers.get("idempotency-key") or "").strip()
+    if not key or event["requestContext"]["http"]["method"] != "POST":
+        return None
+    if len(key) > MAX_KEY_LENGTH:
+        raise Invalid({"Idempotency-Key": [f"must have at most {MAX_KEY_LENGTH} characters"]})
+    return key
+
+
+def _query(raw: str) -> dict[str, list[str]]:
+    query: dict[str, list[str]] = {}
+    for name, value in parse_qsl(raw, keep_blank_values=True):
+        query.setdefault(name, []).append(value)
+    return query
+
+
+def _body(event: dict[str, Any]) -> str:
+    raw = event.get("body") or ""
+    most = settings().max_body_bytes
+    binary = base64.b64decode(raw) if event.get("isBase64Encoded") else raw.encode("utf-8", "surrogatepass")
+    if len(binary) > most:
+        raise TooLarge(f"The body has {len(binary)} bytes; at most {most} are taken.")
+    try:
+        return binary.decode()
+    except UnicodeDecodeError:
+        raise Invalid(message="The body is not UTF-8.") from None
+
+
+def _json(reply: Reply, headers: Mapping[str, str]) -> Response[str]:
+    if reply.status == 204:
+        return Response(204, headers={**headers, **reply.headers}, body="")
+    return Response(
+        reply.status,
+        content_type="application/json",
+        headers={**headers, **reply.headers},
+        body=json.dumps(reply.body, ensure_ascii=False),
+    )
+
+
+def _rendered(dialect: Dialect, error: FixloopError, headers: dict[str, str]) -> Response[str]:
+    if isinstance(error, MethodNotAllowed):
+        headers["Allow"] = ", ".join(error.allowed)
+    if isinstance(error, Unauthorized):
+        headers["WWW-Authenticate"] = "Bearer"
+    return _json(Reply(error.status, dialect.error(error)), headers)

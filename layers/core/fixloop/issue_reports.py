@@ -1,0 +1,235 @@
+"""Issue reports as ThunderPhone describes them: what is wrong with one call, filed by a person or by grading."""
+
+from __future__ import annotations
+
+import json
+import uuid
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, Field, StringConstraints, field_validator, model_validator
+
+from fixloop import times
+from fixloop.calls import Id, instant
+
+MAX_PAGE = 200
+MAX_DESCRIPTION = 65_536
+MAX_METADATA = 65_536
+
+Severity = Literal["info", "warning", "critical"]
+Status = Literal["open", "acknowledged", "resolved"]
+Source = Literal["user", "system"]
+
+SEVERITIES: tuple[Severity, ...] = ("info", "warning", "critical")
+STATUSES: tuple[Status, ...] = ("open", "acknowledged", "resolved")
+SOURCES: tuple[Source, ...] = ("user", "system")
+
+Title = Annotated[str, StringConstraints(min_length=1, max_length=255)]
+Ref = Annotated[str, StringConstraints(min_length=1, max_length=255)]
+Seconds = Annotated[int, Field(ge=0, le=2**53)]
+
+
+class ReportIn(BaseModel):
+    """The body of `POST /v1/calls/{call_id}/issue-reports`; unknown keys are ignored."""
+
+    title: Title
+    description: Annotated[str, StringConstraints(max_length=MAX_DESCRIPTION)] = ""
+    severity: Severity = "warning"
+    source: Source = "user"
+    timestamp_seconds: Seconds | None = None
+    failing_turn_index: Annotated[int, Field(ge=0, le=2**31)] | None = None
+    relevant_turn_indices: list[Annotated[int, Field(ge=0, le=2**31)]] = []
+    detected_issue_ref: Ref | None = None
+    evidence: Annotated[str, StringConstraints(max_length=MAX_DESCRIPTION)] = ""
+    what_went_wrong: Annotated[str, StringConstraints(max_length=MAX_DESCRIPTION)] = ""
+    suggested_fix: Annotated[str, StringConstraints(max_length=MAX_DESCRIPTION)] = ""
+    metadata: dict[str, Any] = {}
+
+    @field_validator("metadata")
+    @classmethod
+    def _fits(cls, value: dict[str, Any]) -> dict[str, Any]:
+        if len(json.dumps(value)) > MAX_METADATA:
+            raise ValueError(f"must have at most {MAX_METADATA} characters as JSON")
+        return value
+
+
+class Report(BaseModel):
+    """A report as it is kept. Times in ms."""
+
+    id: int
+    call_id: int
+    agent_id: int | None
+    call_start: str | None
+    status: Status
+    reported_by_id: int | None
+    trace_id: str
+    created_at: int
+    updated_at: int
+    said: ReportIn
+
+    @property
+    def leaf(self) -> str:
+        return leaf(self.said.severity, self.status, self.said.source)
+
+    def shown(self) -> dict[str, Any]:
+        """The 14 keys of the published object, then the ten that today's clients read too."""
+        said = self.said
+        return {
+            "id": self.id,
+            "call_id": self.call_id,
+            "source": said.source,
+            "severity": said.severity,
+            "status": self.status,
+            "title": said.title,
+            "description": said.description,
+            "reported_by_id": self.reported_by_id,
+            "timestamp_seconds": said.timestamp_seconds,
+            "detected_issue_ref": said.detected_issue_ref,
+            "metadata": said.metadata,
+            "trace_id": self.trace_id,
+            "created_at": times.iso_ms(self.created_at),
+            "updated_at": times.iso_ms(self.updated_at),
+            "agent_id": self.agent_id,
+            "call_start_time": self.call_start,
+            "cluster_id": None,
+            "evidence": said.evidence,
+            "failing_turn_index": said.failing_turn_index,
+            "linked_test_cases": [],
+            "regression_guarded": False,
+            "relevant_turn_indices": said.relevant_turn_indices,
+            "suggested_fix": said.suggested_fix,
+            "what_went_wrong": said.what_went_wrong,
+        }
+
+
+def leaf(severity: str, status: str, source: str) -> str:
+    return f"{SEVERITIES.index(severity)}{STATUSES.index(status)}{SOURCES.index(source)}"  # type: ignore[arg-type]
+
+
+def trace_id(number: int, noise: bytes) -> str:
+    """The report's stable UUID (version 8): its id in the first 48 bits, the rest from 10 random bytes."""
+    content = bytearray(number.to_bytes(6, "big") + noise)
+    content[6] = 0x80 | (content[6] & 0x0F)
+    content[8] = 0x80 | (content[8] & 0x3F)
+    return str(uuid.UUID(bytes=bytes(content)))
+
+
+def number_of(key: str) -> int | None:
+    """The report id in either form of the key: the integer itself or the `trace_id`; None for anything else."""
+    if key.isascii() and key.isdigit():
+        return int(key) if len(key) < 16 else None
+    try:
+        return int.from_bytes(uuid.UUID(key).bytes[:6], "big")
+    except ValueError:
+        return None
+
+
+class ReportQuery(BaseModel):
+    """The filters of `GET /v1/issue-reports`. Dates are on `created_at`, inclusive, in ms once read."""
+
+    severity: Severity | None = None
+    status: Status | None = None
+    source: Source | None = None
+    agent_id: Id | None = None
+    start_date: int | None = None
+    end_date: int | None = None
+    limit: Annotated[int, Field(ge=1)] = 50
+    offset: Annotated[int, Field(ge=0, le=10**12)] = 0
+
+    @field_validator("start_date", mode="before")
+    @classmethod
+    def _from(cls, value: Any) -> int:
+        return instant(value)
+
+    @field_validator("end_date", mode="before")
+    @classmethod
+    def _until(cls, value: Any, info: Any) -> int:
+        until = instant(value, end_of_day=True)
+        since = info.data.get("start_date")
+        if since is not None and until < since:
+            raise ValueError("must not be before start_date")
+        return until
+
+    @field_validator("limit")
+    @classmethod
+    def _capped(cls, value: int) -> int:
+        return min(value, MAX_PAGE)
+
+    def wants(self, code: str) -> bool:
+        """Whether reports in the leaf `code` pass the enum filters."""
+        return (
+            (self.severity is None or code[0] == str(SEVERITIES.index(self.severity)))
+            and (self.status is None or code[1] == str(STATUSES.index(self.status)))
+            and (self.source is None or code[2] == str(SOURCES.index(self.source)))
+        )
+
+
+class StatusChange(BaseModel):
+    """The body of `PATCH /v1/issue-reports/{trace_id}`."""
+
+    status: Status
+
+
+class BulkStatusChange(BaseModel):
+    """The body of `PATCH /v1/issue-reports`. A `pattern_key` (a `detected_issue_ref`) widens it to all reports with it."""
+
+    trace_ids: Annotated[list[str], Field(max_length=1000)] = []
+    status: Status
+    pattern_key: Ref | None = None
+
+    @model_validator(mode="after")
+    def _aimed(self) -> BulkStatusChange:
+        if not self.trace_ids and self.pattern_key is None:
+            raise ValueError("trace_ids must name at least one report, unless there is a pattern_key")
+        return self
+
+
+_SEVERITY_OF = {
+    "info": "info",
+    "low": "info",
+    "minor": "info",
+    "warning": "warning",
+    "medium": "warning",
+    "major": "warning",
+    "high": "warning",
+    "error": "critical",
+    "critical": "critical",
+}
+
+
+def detected(issue: Any) -> ReportIn:
+    """A system report from one element of a grade's `detected_issues`, whoever made the grade.
+
+    The shape inside is documented nowhere, so the usual spellings are taken. Raises ValueError with the reason.
+    """
+    if isinstance(issue, str):
+        issue = {"title": issue}
+    if not isinstance(issue, dict):
+        raise ValueError(f"a detected issue is an object or a string, not {type(issue).__name__}")
+    ref = _first(issue, "ref", "detected_issue_ref", "id", "key", "name", "title")
+    title = _first(issue, "title", "name", "ref", "detected_issue_ref")
+    if ref is None or title is None:
+        raise ValueError("a detected issue needs a `ref` or a `title`")
+    severity = _SEVERITY_OF.get(str(issue.get("severity") or "warning").lower())
+    if severity is None:
+        raise ValueError(f"severity {issue['severity']!r} is none of {', '.join(_SEVERITY_OF)}")
+    second = _first(issue, "timestamp_seconds", "at_seconds")
+    return ReportIn.model_validate(
+        {
+            "title": str(title),
+            "description": str(_first(issue, "description", "explanation") or ""),
+            "severity": severity,
+            "source": "system",
+            "timestamp_seconds": int(second) if isinstance(second, int | float) and second >= 0 else None,
+            "failing_turn_index": _first(issue, "failing_turn_index", "turn_index"),
+            "relevant_turn_indices": issue.get("relevant_turn_indices") or [],
+            "detected_issue_ref": str(ref),
+            "evidence": str(issue.get("evidence") or ""),
+            "what_went_wrong": str(issue.get("what_went_wrong") or ""),
+            "suggested_fix": str(issue.get("suggested_fix") or ""),
+            "metadata": issue.get("metadata") or {},
+        }
+    )
+
+
+def _first(issue: dict[str, Any], *names: str) -> Any:
+    return next((issue[name] for name in names if issue.get(name) is not None), None)

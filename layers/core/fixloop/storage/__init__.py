@@ -1,0 +1,1 @@
+"""Where things are kept: DynamoDB items in and out, nothing item-shaped leaves this folder."""

@@ -1,0 +1,54 @@
+"""Bodies of any size: compressed, in the table while they fit an item, in the bucket when they do not."""
+
+from __future__ import annotations
+
+import gzip
+import hashlib
+import json
+from typing import Any
+
+from fixloop.aws import client
+from fixloop.settings import settings
+from fixloop.storage import dynamo
+from fixloop.storage.dynamo import Item
+
+FITS = 300_000  # bytes; an item may have 400 KB with its names
+
+
+def digest(content: Any) -> str:
+    return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()[:32]
+
+
+def store(table: str, pk: str, prefix: str, content: Any) -> str:
+    """Writes `content` under a name made from its hash, before anything points at it, and returns that name."""
+    name = f"{prefix}#{digest(content)}"
+    packed = gzip.compress(json.dumps(content, ensure_ascii=False).encode(), mtime=0)
+    item: Item = {"pk": pk, "sk": name}
+    if len(packed) <= FITS:
+        item["gz"] = packed
+    else:
+        item["s3"] = f"{pk.replace('#', '/')}/{name.replace('#', '/')}.json.gz"
+        client("s3").put_object(
+            Bucket=settings().blobs_bucket, Key=item["s3"], Body=packed, ContentType="application/json"
+        )
+    dynamo.put(table, item)
+    return name
+
+
+def load(table: str, pk: str, name: str) -> Any:
+    """What `store` was given. Raises LookupError when it is gone."""
+    item = dynamo.get(table, {"pk": pk, "sk": name})
+    if item is None:
+        raise LookupError(f"{pk} has no {name}")
+    packed = item.get("gz")
+    if packed is None:
+        packed = client("s3").get_object(Bucket=settings().blobs_bucket, Key=item["s3"])["Body"].read()
+    return json.loads(gzip.decompress(packed))
+
+
+def discard(table: str, pk: str, name: str) -> None:
+    """Removes a body nothing points at any more."""
+    item = dynamo.get(table, {"pk": pk, "sk": name})
+    if item and "s3" in item:
+        client("s3").delete_object(Bucket=settings().blobs_bucket, Key=item["s3"])
+    dynamo.delete(table, {"pk": pk, "sk": name})

@@ -1,0 +1,206 @@
+"""Issue reports: their table, and the counts they keep on their calls."""
+
+from __future__ import annotations
+
+import json
+import secrets
+from typing import Any
+
+from fixloop.errors import NotFound
+from fixloop.issue_reports import Report, ReportIn, ReportQuery, Status, number_of, trace_id
+from fixloop.settings import settings
+from fixloop.storage import calls, dynamo
+from fixloop.storage.dynamo import Action, ConditionFailed, Contended, Item
+from fixloop.storage.lists import ORG, Filter, Lists, Place
+
+TICK = 16
+AT_ONCE = 20  # reports filed in one transaction
+_ATTEMPTS = 10
+
+
+def _table() -> str:
+    return settings().issue_reports_table
+
+
+lists = Lists(_table, chunk=128, indexes={ORG: ("by_leaf", "lf"), "agent": ("by_agent", "af")})
+
+
+def _key(org: str, number: int) -> Item:
+    return {"pk": f"{org}#report#{number}", "sk": "report"}
+
+
+def _place(org: str, report: Report) -> Place:
+    scopes = () if report.agent_id is None else (("agent", str(report.agent_id)),)
+    return Place(org, report.id, report.created_at, report.leaf, scopes)
+
+
+def _item(org: str, report: Report) -> Item:
+    said = report.said.model_dump(exclude_defaults=True)
+    kept = {
+        **said,
+        "title": report.said.title,
+        "call_id": report.call_id,
+        "agent_id": report.agent_id,
+        "call_start": report.call_start,
+        "reported_by_id": report.reported_by_id,
+        "trace_id": report.trace_id,
+    }
+    item = {
+        **_key(org, report.id),
+        **lists.attributes(_place(org, report)),
+        "at": report.created_at,
+        "doc": json.dumps(kept, ensure_ascii=False),
+        "status": report.status,
+        "updated_at": report.updated_at,
+    }
+    if report.id % TICK == 0:
+        item["tick"] = True
+    return item
+
+
+def report_of(item: Item) -> Report:
+    """The report in a stored item, also in one that came through the table's stream."""
+    kept: dict[str, Any] = json.loads(item["doc"])
+    return Report(
+        id=item["n"],
+        call_id=kept["call_id"],
+        agent_id=kept["agent_id"],
+        call_start=kept["call_start"],
+        status=item["status"],
+        reported_by_id=kept["reported_by_id"],
+        trace_id=kept["trace_id"],
+        created_at=item["t"],
+        updated_at=item["updated_at"],
+        said=ReportIn.model_validate(kept),
+    )
+
+
+def prepare(call: calls.Row, said: list[ReportIn], reporter: int | None, now: int) -> list[Report]:
+    """New reports on a call, numbered and timed, not yet stored. Those with source `system` have no reporter."""
+    first, at = lists.allocate(call.org, now, len(said))
+    return [
+        Report(
+            id=first + index,
+            call_id=call.call_id,
+            agent_id=call.agent_id,
+            call_start=call.record["start_time"],
+            status="open",
+            reported_by_id=None if one.source == "system" else reporter,
+            trace_id=trace_id(first + index, secrets.token_bytes(10)),
+            created_at=at,
+            updated_at=at,
+            said=one,
+        )
+        for index, one in enumerate(said)
+    ]
+
+
+def add(org: str, reports: list[Report], *also: Action) -> None:
+    """Stores reports of one call and counts them on it, all or nothing.
+
+    Raises ConditionFailed when the call is gone, one of the system refs was filed before, or one of `also` is refused.
+    """
+    for report in reports:
+        lists.announce(org, report.leaf)
+    refs = [one.said.detected_issue_ref for one in reports if one.said.source == "system" and one.said.detected_issue_ref]
+    critical = sum(1 for report in reports if report.said.severity == "critical")
+    dynamo.write(
+        [
+            calls.counted(org, reports[0].call_id, [report.id for report in reports], critical, refs),
+            *(dynamo.put_action(_table(), _item(org, one), condition="attribute_not_exists(pk)") for one in reports),
+            *also,
+        ]
+    )
+
+
+def file_system(org: str, call_id: int, detected: list[ReportIn], now: int) -> list[Report]:
+    """One report per `detected_issue_ref` that the call has none for yet, whoever else is filing at the same time.
+
+    Raises NotFound for an unknown call.
+    """
+    filed: list[Report] = []
+    unique = {one.detected_issue_ref: one for one in reversed(detected)}
+    for _ in range(_ATTEMPTS + len(unique) // AT_ONCE):
+        call = calls.find(org, call_id)
+        missing = [one for ref, one in reversed(unique.items()) if ref not in call.refs][:AT_ONCE]
+        if not missing:
+            return filed
+        reports = prepare(call, missing, None, now)
+        try:
+            add(org, reports)
+        except ConditionFailed:
+            continue
+        filed += reports
+    raise Contended(f"reports on call {call_id} could not be filed")
+
+
+def page(org: str, query: ReportQuery) -> list[Report]:
+    """A page of the feed, newest first."""
+    wanted = Filter(
+        scope=ORG if query.agent_id is None else f"agent#{query.agent_id}",
+        wanted=query.wants,
+        since=query.start_date,
+        until=query.end_date,
+    )
+    return [report_of(row) for row in lists.page(org, wanted, offset=query.offset, limit=query.limit).rows]
+
+
+def of_call(call: calls.Row) -> list[Report]:
+    """All reports of one call, newest first."""
+    items = dynamo.get_many(_table(), (_key(call.org, number) for number in call.report_ids), consistent=True)
+    return sorted(map(report_of, items), key=lambda report: -report.id)
+
+
+def find(org: str, key: str) -> Report:
+    """By `trace_id` or by id. Raises NotFound."""
+    number = number_of(key)
+    item = dynamo.get(_table(), _key(org, number)) if number is not None else None
+    report = report_of(item) if item else None
+    if report is None or (not key.isdigit() and report.trace_id != key.lower()):
+        raise NotFound(f"Issue report {key} not found.")
+    return report
+
+
+def set_status(org: str, report: Report, status: Status, now: int) -> Report:
+    """The report with its new status; one that has it already is left as it is."""
+    for _ in range(_ATTEMPTS):
+        if report.status == status:
+            return report
+        changed = report.model_copy(update={"status": status, "updated_at": max(now, report.created_at)})
+        place = _place(org, changed)
+        lists_as = {name: value for name, value in lists.attributes(place).items() if name not in ("n", "t")}
+        fields: Item = {**lists_as, "status": status, "updated_at": changed.updated_at}
+        change = dynamo.update_action(
+            _table(),
+            _key(org, report.id),
+            "SET " + ", ".join(f"#{i} = :{i}" for i in range(len(fields))),
+            names={f"#{i}": name for i, name in enumerate(fields)} | {"#status": "status"},
+            values={f":{i}": value for i, value in enumerate(fields.values())} | {":status": report.status},
+            condition="#status = :status",
+        )
+        try:
+            lists.move(_place(org, report), place, change)
+        except ConditionFailed:
+            report = find(org, str(report.id))
+            continue
+        return changed
+    raise Contended(f"report {report.id} kept changing")
+
+
+# Patterns
+
+
+def join_pattern(org: str, report: Report) -> None:
+    """Lists the report under its `detected_issue_ref`. Doing it again changes nothing."""
+    if report.said.detected_issue_ref:
+        dynamo.put(_table(), {**_pattern_key(org, report.said.detected_issue_ref), "sk": f"{report.id:015d}"})
+
+
+def of_pattern(org: str, ref: str) -> list[int]:
+    """Ids of the reports with this `detected_issue_ref`, oldest first."""
+    rows = dynamo.query(_table(), "pk = :pk", {":pk": _pattern_key(org, ref)["pk"]})
+    return [int(row["sk"]) for row in rows]
+
+
+def _pattern_key(org: str, ref: str) -> Item:
+    return {"pk": f"{org}#pattern#{ref}"}

@@ -1,0 +1,27 @@
+"""What every test may ask for."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from moto import mock_aws
+
+sys.path.insert(0, str(Path(__file__).resolve().parent))
+
+from cloud import Client, Cloud
+
+
+@pytest.fixture(scope="session")
+def cloud() -> Iterator[Cloud]:
+    """The template in moto, one for the whole session: tests keep apart by their organisations."""
+    with mock_aws():
+        yield Cloud().build()
+
+
+@pytest.fixture
+def caller(cloud: Cloud) -> Client:
+    """A caller with a write key in an organisation of its own."""
+    return cloud.caller()
