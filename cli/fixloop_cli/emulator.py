@@ -11,6 +11,7 @@ fails and says so. What is added, each to be removed once MiniStack does it itse
   and those not finished are kept over a stop.
 - A stream batch is retried when the function reports failed items, and given up after the mapping's
   MaximumRetryAttempts.
+- Templates may have an archive of an event bus.
 - A stop first waits until everything under way has finished.
 - Functions run on a Python that sees its layers only, not the packages installed beside MiniStack; a layer is unpacked
   once and not for every process; an invocation that logs nothing is not held up by waiting for its log.
@@ -43,6 +44,7 @@ import hypercorn.config
 from ministack import app as gateway
 from ministack.core import lambda_runtime, persistence, responses
 from ministack.services import dynamodb, eventbridge, lambda_svc, stepfunctions
+from ministack.services.cloudformation import provisioners
 
 # How long a stop waits for what is under way; the rest goes on after the next start.
 DRAIN_SECONDS = float(os.environ.get("FIXLOOP_DRAIN_SECONDS", "10"))
@@ -151,6 +153,7 @@ def adapt(directory: Path) -> None:
         watch_executions(lambda_svc._execute_function)
         lambda_svc.invoke_async_with_retry = invoke_later
         eventbridge._dispatch_to_lambda = dispatch_to_lambda
+        provisioners._RESOURCE_HANDLERS.setdefault("AWS::Events::Archive", ARCHIVE_HANDLERS)
         run_functions_apart(directory, lambda_runtime._detect_runtime_binary)
         unpack_layers_once(directory / "tmp" / "layers", lambda_svc._resolve_layer_zip)
         lambda_runtime.Worker._drain_stderr_bounded.__defaults__ = LOG_WAITS
@@ -309,6 +312,44 @@ def resume_pending_invocations() -> None:
                 start(key, invocation, lambda_svc._execution_record_for_config(function, config))
 
         contextvars.copy_context().run(resume)
+
+
+# --- archives ---------------------------------------------------------------------------------------------------------
+
+
+def create_archive(logical_id: str, properties: dict[str, Any], stack_name: str) -> tuple[str, dict[str, str]]:
+    name = properties.get("ArchiveName") or provisioners._physical_name(stack_name, logical_id, max_len=48)
+    status, _, body = eventbridge._create_archive(archive_request(name, properties))
+    if status >= 400:
+        raise ValueError(f"AWS::Events::Archive: {body!r}")
+    return name, {"Arn": json.loads(body)["ArchiveArn"], "ArchiveName": name}
+
+
+def update_archive(
+    name: str, _: dict[str, Any], properties: dict[str, Any], stack_name: str, logical_id: str | None = None
+) -> tuple[str, dict[str, str]]:
+    if name not in eventbridge._archives:
+        return create_archive(logical_id or name, {**properties, "ArchiveName": name}, stack_name)
+    eventbridge._update_archive(archive_request(name, properties))
+    return name, {"Arn": eventbridge._archives[name]["ArchiveArn"], "ArchiveName": name}
+
+
+def delete_archive(name: str, _: dict[str, Any]) -> None:
+    eventbridge._delete_archive({"ArchiveName": name})
+
+
+def archive_request(name: str, properties: dict[str, Any]) -> dict[str, Any]:
+    pattern = properties.get("EventPattern", "")
+    return {
+        "ArchiveName": name,
+        "EventSourceArn": properties["SourceArn"],
+        "Description": properties.get("Description", ""),
+        "EventPattern": json.dumps(pattern) if isinstance(pattern, dict) else pattern,
+        "RetentionDays": int(properties.get("RetentionDays", 0)),
+    }
+
+
+ARCHIVE_HANDLERS = {"create": create_archive, "update": update_archive, "delete": delete_archive}
 
 
 # --- every execution --------------------------------------------------------------------------------------------------

@@ -10,7 +10,6 @@ import contextlib
 import fcntl
 import hashlib
 import http.client
-import importlib
 import json
 import os
 import platform
@@ -37,6 +36,8 @@ PORTS_TRIED = 200
 REGION = "us-east-1"
 STACK_NAME = "fixloop"
 ARTIFACTS_BUCKET = "fixloop-artifacts"
+# What the local stack is deployed with beside the host's runtime.
+PARAMETERS = {"Stage": "local", "DeletionProtection": "false"}
 START_SECONDS = 60.0
 STOP_SECONDS = 60.0
 
@@ -84,7 +85,7 @@ def up(
     directory.mkdir(parents=True, exist_ok=True)
     with only_one(directory):
         runtime = build.host_runtime()
-        wanted = {**runtime.parameters, **(parameters or {})}
+        wanted = {**runtime.parameters, **PARAMETERS, **(parameters or {})}
         digest = digest_of(root, wanted)
         before = read(directory)
         pid, port, started = start(directory, before.port if before else FIRST_PORT, say)
@@ -415,10 +416,8 @@ def api_id(cloudformation: Any) -> str:
 
 def admin(outputs: dict[str, str], endpoint_url: str, before: Stack | None, say: Say) -> tuple[str, str]:
     """The organisation and key that the local stack is used with: the same ones for as long as the state is kept."""
-    try:
-        manage = importlib.import_module("fixloop_cli.manage")
-    except ModuleNotFoundError:
-        return "", ""
+    from fixloop_cli import manage  # which imports this module
+
     say("Making sure there is an organisation with an admin key")
     previous = (before.org_id, before.api_key) if before and before.api_key else None
     session = {"endpoint_url": endpoint_url, "region_name": REGION, **CREDENTIALS}

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import importlib
-import importlib.util
 import os
 import shlex
 import sys
@@ -19,7 +18,7 @@ from rich.console import Console
 from rich.markup import escape
 from rich.status import Status
 
-from fixloop_cli import build, local
+from fixloop_cli import build, local, manage
 from fixloop_cli.build import Failed
 from fixloop_cli.target import Options, Target, resolve
 
@@ -78,7 +77,7 @@ def down() -> None:
 def demo() -> None:
     """Tell the whole loop on the local stack: calls come in, are graded, and become reports."""
     stack = bring_up()
-    part("demo").run(stack, console)
+    importlib.import_module("fixloop_cli.demo").run(stack, console)
 
 
 @app.command()
@@ -206,18 +205,15 @@ def show_local() -> None:
 def log_events(target: Target, function: str, since: int) -> list[dict[str, Any]]:
     """The functions' log events since a time in milliseconds, oldest first."""
     resources = target.clients("cloudformation").describe_stack_resources(StackName=target.stack_name)["StackResources"]
-    names = [found["PhysicalResourceId"] for found in resources if found["ResourceType"] == "AWS::Lambda::Function"]
     client = target.clients("logs")
     events: list[dict[str, Any]] = []
-    for name in names:
-        if function.lower() in name.lower():
-            try:
-                pages = client.get_paginator("filter_log_events").paginate(
-                    logGroupName=f"/aws/lambda/{name}", startTime=since
-                )
-                events += [event for page in pages for event in page["events"]]
-            except client.exceptions.ResourceNotFoundException:
-                continue
+    for resource in resources:
+        is_log = resource["ResourceType"] == "AWS::Logs::LogGroup"
+        if is_log and function.lower() in resource["LogicalResourceId"].lower():
+            pages = client.get_paginator("filter_log_events").paginate(
+                logGroupName=resource["PhysicalResourceId"], startTime=since
+            )
+            events += [event for page in pages for event in page["events"]]
     return sorted(events, key=lambda event: int(event["timestamp"]))
 
 
@@ -252,10 +248,5 @@ def steps() -> Iterator[Callable[[str], None]]:
         finish("[green]✓[/]")
 
 
-def part(name: str) -> Any:
-    return importlib.import_module(f"fixloop_cli.{name}")
-
-
-if importlib.util.find_spec("fixloop_cli.manage"):
-    for command, commands in part("manage").COMMANDS.items():
-        app.add_typer(commands, name=command)
+for command, commands in manage.COMMANDS.items():
+    app.add_typer(commands, name=command)

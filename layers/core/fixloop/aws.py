@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from functools import cache
 from typing import Any
 
@@ -25,4 +27,23 @@ def _session() -> botocore.session.Session:
 @cache
 def client(service: str) -> Any:
     """The one low-level client of a service in this process; region and credentials come from the environment."""
+    return _makers[-1](service)
+
+
+def _made(service: str) -> Any:
     return _session().create_client(service, config=_CONFIG)
+
+
+_makers: list[Callable[[str], Any]] = [_made]
+
+
+@contextmanager
+def clients_from(maker: Callable[[str], Any]) -> Iterator[None]:
+    """Lets `maker` make the clients inside the block: tools that work on a stack they were not deployed with."""
+    _makers.append(maker)
+    client.cache_clear()
+    try:
+        yield
+    finally:
+        _makers.pop()
+        client.cache_clear()

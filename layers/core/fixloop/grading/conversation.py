@@ -1,7 +1,6 @@
 """A call laid out for the detectors: rows in order of time, speech and tool rows apart, contents as text."""
 
 import json
-import math
 import re
 from dataclasses import dataclass
 from functools import cached_property
@@ -19,6 +18,7 @@ _SPEAKERS: dict[str, Speaker] = {
 }
 _MAX_JSON = 200_000  # characters of a tool row that are parsed; longer ones are judged by their beginning
 _MAX_LEAVES = 5_000
+_FOREVER = 1e9  # seconds; no call lasts that long, and a clock that says so is broken
 _NAME_KEYS = ("name", "tool", "tool_name", "function", "function_name")
 WORDS = re.compile(r"[^\W_]+(?:['\u2019][^\W_]+)*")
 
@@ -111,14 +111,14 @@ class Conversation:
     def ended_ms(self) -> float | None:
         """When the call ended, from its duration or from a hang-up event."""
         duration = self.call.duration_seconds
-        if duration is not None and 0 < duration < math.inf:
+        if duration is not None and 0 < duration < _FOREVER:
             return duration * 1000
         for event in reversed(self.call.events):
             kind, at = str(event.get("type", "")).lower(), event.get("at_ms")
             if (
                 re.search(r"hang_?up|disconnect|call[._]?ended", kind)
                 and isinstance(at, (int, float))
-                and 0 <= at < math.inf
+                and 0 <= at < _FOREVER * 1000
             ):
                 return float(at)
         return None

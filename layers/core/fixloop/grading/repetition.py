@@ -48,11 +48,11 @@ def _same(a: Row, b: Row, settings: GraderSettings) -> bool:
 
 
 _COUNT = frozenset(
-    (
+    (  # noqa: SIM905
         "one two three four five six seven eight nine ten eleven twelve thirteen fourteen fifteen sixteen "
         "seventeen eighteen nineteen twenty thirty forty fifty sixty seventy eighty ninety hundred thousand "
         "monday tuesday wednesday thursday friday saturday sunday first second third no not"
-    ).split()  # noqa: SIM905
+    ).split()
 )
 
 

@@ -29,7 +29,8 @@ _EMERGENCY = frozenset({"911", "112", "999", "988", "411", "311", "000"})
 _INSTALMENTS = (2, 3, 4, 6, 12)
 _FEW = 10.0  # a bare count below this is conversation ("two options") and is not held against the answer
 _SAME_SUBJECT = 0.3  # cosine of topic words from which two sentences are taken to speak of one subject
-_UNKNOWN = 0.1  # squared weight of a claim's words that no source uses: they tell little of which one is meant
+_OF_KIND = frozenset({"cost", "pay", "total", "last"})  # stems that go with a kind of value, whatever the subject
+_UNKNOWN = 0.25  # squared weight of a claim's words that no source uses: they tell little of which one is meant
 _CANDIDATES = 200  # source sentences weighed per claim; bounds the work on very long sources
 
 
@@ -258,9 +259,11 @@ class Sources:
         both: dict[int, float] = defaultdict(float)
         held = [(self._holding[kind, s], s) for s in said | asked if (kind, s) in self._holding]
         room = _CANDIDATES
-        for indices, s in sorted(held, key=lambda pair: (len(pair[0]), pair[1])):
+        for indices, s in sorted(held, key=lambda pair: (pair[1] in _OF_KIND, len(pair[0]), pair[1])):
             squared = self.weight(s) ** 2
             for i in indices[:room]:
+                if s in _OF_KIND and i not in both:
+                    continue
                 both[i] += squared
                 if s in said:
                     own[i] += squared

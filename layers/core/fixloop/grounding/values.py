@@ -36,10 +36,10 @@ class Value:
 _ORDINALS = {
     w: i
     for i, w in enumerate(
-        (
+        (  # noqa: SIM905
             "first second third fourth fifth sixth seventh eighth ninth tenth eleventh twelfth thirteenth "
             "fourteenth fifteenth sixteenth seventeenth eighteenth nineteenth twentieth"
-        ).split(),  # noqa: SIM905
+        ).split(),
         start=1,
     )
 } | {"thirtieth": 30}

@@ -5,7 +5,7 @@ from collections.abc import Iterator
 from functools import lru_cache
 
 STOP = frozenset(
-    (
+    (  # noqa: SIM905
         "a about above after again all also am an and any are as at be because been before being but by can "
         "could did do does doing done for from further get gets getting go going got had has have having he "
         "her here him his how i if in into is it its itself just let lets like may me might more most much "
@@ -14,8 +14,8 @@ STOP = frozenset(
         "upon us very was we were what when where which while who whom whose why will with within would yes "
         "you your yours im ill ive id youre youll youve were weve well thats its theres heres no not never "
         "dont doesnt didnt isnt arent wasnt cant wont actually really sure right thank thanks sorry hello hi "
-        "long far want need know tell ask"
-    ).split()  # noqa: SIM905
+        "long far want need know tell ask take takes took taking"
+    ).split()
 )
 _SYNONYMS = {
     "return": "refund",

@@ -1,0 +1,261 @@
+"""Organisations, keys and dead letters: `fixloop orgs …`, `fixloop keys …`, `fixloop redrive`, on AWS or the local stack."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import time
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from datetime import UTC, datetime
+from typing import Annotated, Any
+
+import typer
+from rich.console import Console
+from rich.markup import escape
+from rich.table import Table
+
+from fixloop import aws
+from fixloop.errors import FixloopError
+from fixloop.identity import DEFAULT_LIMIT, Principal, Scope, User
+from fixloop.settings import settings
+from fixloop.storage import platform
+from fixloop_cli.build import Failed
+from fixloop_cli.target import Target, resolve
+
+NO_LIMIT = 10**9
+LOCAL_ORG = "Local"
+
+console = Console(highlight=False)
+orgs = typer.Typer(help="Organisations: everything is kept apart by them.", no_args_is_help=True)
+keys = typer.Typer(help="API keys: each belongs to a user of an organisation.", no_args_is_help=True)
+dead_letters = typer.Typer(help="Events that no consumer could take.", no_args_is_help=True)
+COMMANDS = {"orgs": orgs, "keys": keys, "dead-letters": dead_letters}
+
+Org = Annotated[str, typer.Option("--org", help="The organisation's id, org_…")]
+
+
+@contextmanager
+def working_on(outputs: Mapping[str, str], clients: Callable[[str], Any]) -> Iterator[None]:
+    """The stack's tables and clients for the product's own storage code."""
+    named = {
+        "PLATFORM_TABLE": outputs["PlatformTable"],
+        "CALLS_TABLE": outputs["CallsTable"],
+        "ISSUE_REPORTS_TABLE": outputs["IssueReportsTable"],
+        "BLOBS_BUCKET": outputs["BlobsBucket"],
+        "BUS_NAME": outputs["BusName"],
+        "STAGE": "cli",
+        "SILENCE_SECONDS": "4",
+        "AWS_REGION": os.environ.get("AWS_REGION", "us-east-1"),
+    }
+    before = {name: os.environ.get(name) for name in named}
+    os.environ.update(named)
+    settings.cache_clear()
+    try:
+        with aws.clients_from(clients):
+            yield
+    except FixloopError as error:
+        raise Failed(error.message) from None
+    finally:
+        for name, value in before.items():
+            if value is None:
+                os.environ.pop(name, None)
+            else:
+                os.environ[name] = value
+        settings.cache_clear()
+
+
+@contextmanager
+def working(context: typer.Context) -> Iterator[Target]:
+    target = resolve(context)
+    with working_on(target.outputs, target.clients):
+        yield target
+
+
+def now() -> int:
+    return int(time.time() * 1000)
+
+
+def ensure_local_admin(
+    outputs: dict[str, str], session: dict[str, str], *, previous: tuple[str, str] | None = None
+) -> tuple[str, str]:
+    """The local organisation's id and an admin key of it; those of before, as long as they still work."""
+    from fixloop_cli import local
+
+    def clients(service: str) -> Any:
+        return local.client(service, session["endpoint_url"], session["region_name"])
+
+    with working_on(outputs, clients):
+        if previous:
+            principal = platform.find_key(previous[1])
+            if principal and principal.org_id == previous[0] and principal.usable(now()):
+                return previous
+        org_id = platform.create_org(LOCAL_ORG, now())
+        user = User(id=1, name="Local Admin", email="admin@localhost", roles=["AppOwner"], created_at=now())
+        secret, _ = platform.create_key(
+            org_id, now(), user=user, scope=Scope.ADMIN, limit=NO_LIMIT, label="made by fixloop up"
+        )
+        return org_id, secret
+
+
+@orgs.command("create")
+def create_org(context: typer.Context, name: Annotated[str, typer.Argument(help="What people call it.")]) -> None:
+    """Make an organisation and show its id."""
+    with working(context):
+        org_id = platform.create_org(name, now())
+    console.print(org_id)
+
+
+@keys.command("create")
+def create_key(
+    context: typer.Context,
+    org: Org,
+    scope: Annotated[Scope, typer.Option(help="read, write (includes read) or admin (includes both).")] = Scope.WRITE,
+    name: Annotated[str, typer.Option(help="The user's name.")] = "",
+    email: Annotated[str, typer.Option(help="The user's e-mail.")] = "",
+    user_id: Annotated[int | None, typer.Option(help="An existing user's id; a new one if left out.")] = None,
+    limit: Annotated[int, typer.Option(min=1, help="Requests per minute.")] = DEFAULT_LIMIT,
+    expires: Annotated[str, typer.Option(help="A date (2027-01-31) or a time from now (90d, 12h); never if left out.")] = "",
+    prefix: Annotated[str, typer.Option(help="What the key begins with, as your clients expect it.")] = "sk_live_",
+    label: Annotated[str, typer.Option(help="What it is for.")] = "",
+) -> None:
+    """Make a key and show it, this once."""
+    if not re.fullmatch(r"\w{0,20}", prefix):
+        raise Failed("A prefix has at most 20 letters, digits and underscores.")
+    until = expiry(expires) if expires else None
+    with working(context):
+        held = platform.org(org)
+        if held is None:
+            raise Failed(f"There is no organisation {org}. Make one: fixloop orgs create NAME")
+        user = User(id=user_id or held["members"] + 1, name=name, email=email, created_at=now())
+        secret, principal = platform.create_key(
+            org, now(), user=user, scope=scope, limit=limit, expires_at=until, prefix=prefix, label=label
+        )
+    console.print(secret, soft_wrap=True)
+    Console(stderr=True, highlight=False).print(f"[dim]{principal.key_id}; it is stored hashed and not shown again.[/]")
+
+
+@keys.command("list")
+def list_keys(context: typer.Context, org: Org) -> None:
+    """All keys of an organisation, without their secrets."""
+    with working(context):
+        found = platform.list_keys(org)
+    table = Table(box=None, header_style="bold")
+    for column in ("id", "key", "user", "scope", "limit/min", "made", "expires", "state", "label"):
+        table.add_column(column)
+    for key in found:
+        table.add_row(
+            key.key_id,
+            key.hint,
+            escape(f"{key.user.id} {key.user.name}".strip()),
+            key.scope.value,
+            str(key.limit),
+            date(key.created_at),
+            date(key.expires_at),
+            state(key),
+            escape(key.label),
+        )
+    console.print(table)
+
+
+@keys.command("revoke")
+def revoke_key(context: typer.Context, org: Org, key_id: Annotated[str, typer.Argument(help="key_…")]) -> None:
+    """Stop a key from working; running functions forget it within a minute."""
+    with working(context):
+        platform.revoke_key(org, key_id, now())
+    console.print(f"{key_id} is revoked; it stops working everywhere within 60 s.")
+
+
+@dead_letters.command("list")
+def list_dead_letters(context: typer.Context) -> None:
+    """What lies in the dead-letter queues, and why."""
+    with working(context) as target:
+        found = list(letters(target, hidden_seconds=0))
+    for letter in found:
+        console.print(f"[bold]{letter.kind}[/] {escape(letter.reason)}", soft_wrap=True)
+    console.print(f"{len(found)} dead letters")
+
+
+@dead_letters.command("redrive")
+def redrive(context: typer.Context) -> None:
+    """Play every dead letter again. Consumers tolerate repeats; what fails once more comes back here."""
+    with working(context) as target:
+        played = 0
+        for letter in letters(target, hidden_seconds=120):
+            letter.play(target)
+            played += 1
+    console.print(f"{played} dead letters played again")
+
+
+class Letter:
+    """One message in a dead-letter queue: an event, and why it could not be handled."""
+
+    def __init__(self, queue: str, message: dict[str, Any]) -> None:
+        self._queue = queue
+        self._receipt = message["ReceiptHandle"]
+        body = json.loads(message["Body"])
+        self._function = body.get("requestContext", {}).get("functionArn")
+        self._event = body.get("requestPayload", body if "detail" in body else None)
+        self.kind = str((self._event or {}).get("detail-type", "stream records"))
+        answer = body.get("responsePayload") or {}
+        said = f"{answer.get('errorType', '')}: {answer.get('errorMessage', '')}".strip(": ")
+        self.reason = said or str(body.get("requestContext", {}).get("condition", "not delivered by EventBridge"))
+
+    def play(self, target: Target) -> None:
+        """Gives the event to the function that failed, or to the bus when it never came that far."""
+        if self._event is None:
+            return
+        if self._function:
+            target.clients("lambda").invoke(
+                FunctionName=self._function.removesuffix(":$LATEST"),
+                InvocationType="Event",
+                Payload=json.dumps(self._event).encode(),
+            )
+        else:
+            entry = {
+                "Source": self._event["source"],
+                "DetailType": self._event["detail-type"],
+                "Detail": json.dumps(self._event["detail"]),
+                "EventBusName": target.outputs["BusName"],
+            }
+            target.clients("events").put_events(Entries=[entry])
+        target.clients("sqs").delete_message(QueueUrl=self._queue, ReceiptHandle=self._receipt)
+
+
+def letters(target: Target, *, hidden_seconds: int) -> Iterator[Letter]:
+    """Every message of both queues once; each is hidden from other readers for a while."""
+    seen: set[str] = set()
+    for output in ("EventsDeadLetters", "RulesDeadLetters"):
+        queue = target.outputs[output]
+        while True:
+            received = target.clients("sqs").receive_message(
+                QueueUrl=queue, MaxNumberOfMessages=10, VisibilityTimeout=hidden_seconds
+            )
+            fresh = [message for message in received.get("Messages", []) if message["MessageId"] not in seen]
+            if not fresh:
+                break
+            for message in fresh:
+                seen.add(message["MessageId"])
+                yield Letter(queue, message)
+
+
+def expiry(text: str) -> int:
+    """`90d`, `12h` or a date, in ms."""
+    if found := re.fullmatch(r"(\d{1,5})([dh])", text):
+        return now() + int(found[1]) * (86_400_000 if found[2] == "d" else 3_600_000)
+    try:
+        moment = datetime.fromisoformat(text)
+    except ValueError:
+        raise Failed("--expires takes a date (2027-01-31) or a time from now (90d, 12h).") from None
+    return int((moment if moment.tzinfo else moment.replace(tzinfo=UTC)).timestamp() * 1000)
+
+
+def date(at: int | None) -> str:
+    return "" if at is None else datetime.fromtimestamp(at / 1000, UTC).strftime("%Y-%m-%d %H:%M")
+
+
+def state(key: Principal) -> str:
+    if key.revoked_at is not None:
+        return "[red]revoked[/]"
+    return "works" if key.usable(now()) else "[yellow]expired[/]"
