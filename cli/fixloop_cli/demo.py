@@ -187,14 +187,10 @@ def foreign(stack: local.Stack, org: str, call_id: int) -> None:
 
 
 def farewell(console: Console, stack: local.Stack) -> None:
-    console.print(
-        Panel(
-            f"[bold]URL[/]  {stack.url}\n[bold]key[/]  {stack.api_key}  [dim](an admin key of the organisation {stack.org_id})[/]",
-            title="The stack is running",
-            title_align="left",
-        ),
-        soft_wrap=True,
-    )
+    console.print("\n[bold green]The stack is running[/]")
+    console.print(f"  [bold]URL[/]  {stack.url}", soft_wrap=True)
+    console.print(f"  [bold]key[/]  {stack.api_key}", soft_wrap=True)
+    console.print(f"       [dim]an admin key of the organisation {stack.org_id}[/]\n", soft_wrap=True)
     console.print("[bold]Try next[/]")
     console.print('  eval "$(.venv/bin/fixloop env)"', soft_wrap=True)
     console.print('  curl -H "Authorization: Bearer $FIXLOOP_API_KEY" "$FIXLOOP_URL/v1/calls"', soft_wrap=True)

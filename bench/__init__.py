@@ -1,0 +1,1 @@
+"""What lists, writes and handlers cost: `python -m bench`."""

@@ -1,0 +1,138 @@
+"""The template and the code say the same: routes, environment, and what each function may touch."""
+
+from __future__ import annotations
+
+import ast
+import re
+from typing import Any
+
+import pytest
+from cloud import ROOT, Cloud, template
+
+from fixloop.http import Api
+from fixloop.settings import Settings
+
+TEMPLATE = template()
+FUNCTIONS = {name: made["Properties"] for name, made in TEMPLATE["Resources"].items() if made["Type"].endswith("::Function")}
+TABLES = {name for name, made in TEMPLATE["Resources"].items() if made["Type"] == "AWS::DynamoDB::Table"}
+
+
+def routes() -> dict[str, str]:
+    """Route key → the function behind it."""
+    resources, found = TEMPLATE["Resources"], {}
+    for resource in resources.values():
+        if resource["Type"] == "AWS::ApiGatewayV2::Route":
+            integration = re.findall(r"\w+", resource["Properties"]["Target"]["Fn::Sub"])[-1]
+            uri = resources[integration]["Properties"]["IntegrationUri"]
+            found[resource["Properties"]["RouteKey"]] = uri["Fn::GetAtt"].partition(".")[0]
+    return found
+
+
+def statements(function: str) -> list[dict[str, Any]]:
+    return [one for policy in FUNCTIONS[function]["Policies"] for one in policy["Statement"]]
+
+
+def listed(value: Any) -> list[Any]:
+    return value if isinstance(value, list) else [value]
+
+
+def arn(resource: Any) -> str:
+    """`Table` or `Table/index/*` from a resource's GetAtt or Sub."""
+    text: str = resource.get("Fn::GetAtt") or resource["Fn::Sub"]
+    return re.sub(r"\$\{(\w+)\.Arn\}", r"\1", text).removesuffix(".Arn")
+
+
+def test_every_route_of_every_function_is_reached_through_the_template(cloud: Cloud) -> None:
+    served = 0
+    for name in FUNCTIONS:
+        handler = cloud.module(name).handler
+        if isinstance(handler, Api):
+            for method, pattern in handler.routes():
+                path = pattern.replace("[^/]+", "17")
+                assert cloud.route(method, path)[1] == name, f"{method} {path}"
+                served += 1
+    assert served >= 14
+
+
+def test_every_function_behind_a_route_serves_something_there(cloud: Cloud) -> None:
+    for key, function in routes().items():
+        handler = cloud.module(function).handler
+        assert isinstance(handler, Api), key
+        if key != "$default":
+            sample = re.sub(r"\{\w+\}", "17", key.partition(" ")[2]).replace("{proxy+}", "17")
+            assert any(re.fullmatch(pattern, sample) for _, pattern in handler.routes()), key
+
+
+def test_what_no_route_names_goes_to_a_function_that_serves_nothing(cloud: Cloud) -> None:
+    assert cloud.module(routes()["$default"]).handler.routes() == []
+
+
+def test_the_environment_in_the_template_is_what_the_settings_read() -> None:
+    given = {name.lower() for name in TEMPLATE["Globals"]["Function"]["Environment"]["Variables"]}
+    given |= {
+        name.lower()
+        for function in FUNCTIONS.values()
+        for name in function.get("Environment", {}).get("Variables", {})
+    }
+    ours = {name for name in given if not name.startswith("powertools_")}
+    by_lambda = {"aws_region"}
+    required = {name for name, field in Settings.model_fields.items() if field.is_required()}
+    assert required <= ours | by_lambda
+    assert ours <= Settings.model_fields.keys()
+
+
+@pytest.mark.parametrize("function", FUNCTIONS)
+def test_a_function_names_its_own_log_group_service_and_folder(function: str) -> None:
+    properties = FUNCTIONS[function]
+    folder = properties["CodeUri"].rstrip("/").rpartition("/")[2]
+    assert function == folder.title().replace("_", "") + "Function"
+    assert properties["Environment"]["Variables"]["POWERTOOLS_SERVICE_NAME"] == folder
+    assert properties["LoggingConfig"]["LogGroup"]["Ref"] == function.removesuffix("Function") + "Logs"
+
+
+@pytest.mark.parametrize("function", FUNCTIONS)
+def test_no_policy_allows_every_action_or_every_resource(function: str) -> None:
+    for statement in statements(function):
+        assert statement["Effect"] == "Allow"
+        for action in listed(statement["Action"]):
+            assert "*" not in action
+        for resource in listed(statement["Resource"]):
+            assert isinstance(resource, dict)
+            assert arn(resource).replace("/index/*", "").replace("BlobsBucket/*", "BlobsBucket").isalnum()
+
+
+@pytest.mark.parametrize("function", FUNCTIONS)
+def test_no_function_may_scan_or_administer(function: str) -> None:
+    actions = {action for statement in statements(function) for action in listed(statement["Action"])}
+    assert actions <= {
+        *(f"dynamodb:{verb}" for verb in ("GetItem", "BatchGetItem", "PutItem", "UpdateItem", "DeleteItem", "Query")),
+        *("s3:GetObject", "s3:PutObject", "s3:DeleteObject"),
+        *("events:PutEvents", "sqs:SendMessage"),
+    }
+
+
+TOUCHED = {
+    "CallsFunction": {"PlatformTable", "CallsTable"},
+    "IssueReportsFunction": {"PlatformTable", "CallsTable", "IssueReportsTable"},
+    "UnroutedFunction": set(),
+    "GradeCallFunction": {"CallsTable"},
+    "FileReportsFunction": {"CallsTable", "IssueReportsTable"},
+    "GroupReportsFunction": {"IssueReportsTable"},
+    "RelayEventsFunction": set(),
+    "SealListsFunction": {"CallsTable", "IssueReportsTable"},
+}
+
+
+@pytest.mark.parametrize("function", FUNCTIONS)
+def test_a_function_may_touch_the_tables_of_its_work_and_no_other(function: str) -> None:
+    named = {arn(resource).partition("/")[0] for one in statements(function) for resource in listed(one["Resource"])}
+    assert named & TABLES == TOUCHED[function]
+
+
+def test_functions_import_nothing_but_the_layer_and_the_standard_library() -> None:
+    allowed = {"fixloop", "botocore", "typing", "time", "json"}
+    for file in ROOT.glob("functions/*/app.py"):
+        for node in ast.walk(ast.parse(file.read_text())):
+            names = [a.name for a in node.names] if isinstance(node, ast.Import) else []
+            names += [node.module or ""] if isinstance(node, ast.ImportFrom) else []
+            assert {name.partition(".")[0] for name in names} <= allowed, file
