@@ -48,9 +48,9 @@ from ministack.services.cloudformation import provisioners
 
 # How long a stop waits for what is under way; the rest goes on after the next start.
 DRAIN_SECONDS = float(os.environ.get("FIXLOOP_DRAIN_SECONDS", "10"))
-# State is also saved while running, so that a crash loses seconds; but saving may take at most this share of the time.
+# State is also saved while running, so that a crash loses seconds; but saving takes at most this share of the time.
 SAVE_EVERY_SECONDS = 15.0
-SAVE_SHARE = 0.05
+SAVE_SHARE = 0.02
 
 # For a line of log after an invocation: seconds to the first, to the next, and in all.
 LOG_WAITS = (0.005, 0.005, 0.25)
@@ -68,9 +68,9 @@ class Invocation:
 
 
 pending: dict[str, Invocation] = {}
-running: Counter[str] = Counter()
+running: set[str] = set()
 failed_batches: Counter[tuple[str, str]] = Counter()
-finished_invocations = 0
+requests_seen = 0
 
 
 def main() -> None:
@@ -84,10 +84,15 @@ def main() -> None:
 def take_lock(path: Path, port: int) -> Any:
     """Held as long as this process lives, so that whether it lives needs no guess from a process id."""
     lock = path.open("a+")
-    try:
-        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        raise SystemExit(f"the local AWS in {path.parent} is running already") from None
+    deadline = time.monotonic() + 1
+    while True:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            break
+        except BlockingIOError:  # somebody asking whether it runs holds it for a moment
+            if time.monotonic() > deadline:
+                raise SystemExit(f"the local AWS in {path.parent} is running already") from None
+            time.sleep(0.05)
     lock.truncate(0)
     lock.write(json.dumps({"pid": os.getpid(), "port": port}))
     lock.flush()
@@ -106,8 +111,15 @@ async def serve(port: int) -> None:
     config.loglevel = "WARNING"
     config.accesslog = None
     saver = asyncio.create_task(save_now_and_then())
-    await hypercorn.asyncio.serve(gateway.app, config, shutdown_trigger=lambda: stopped(stop))
+    await hypercorn.asyncio.serve(counted, config, shutdown_trigger=lambda: stopped(stop))
     saver.cancel()
+
+
+async def counted(scope: Any, receive: Any, send: Any) -> None:
+    global requests_seen
+    if scope["type"] == "http" and not scope["path"].startswith("/_ministack/"):
+        requests_seen += 1
+    await gateway.app(scope, receive, send)
 
 
 async def stopped(stop: asyncio.Event) -> None:
@@ -121,7 +133,7 @@ async def stopped(stop: asyncio.Event) -> None:
 
 
 def under_way() -> bool:
-    return bool(+running or pending or any(unread_records()) or any(running_executions()))
+    return bool(running or pending or any(unread_records()) or any(running_executions()))
 
 
 def running_executions() -> Iterator[bool]:
@@ -137,9 +149,9 @@ async def save_now_and_then() -> None:
     saved_at = -1
     while True:
         await asyncio.sleep(SAVE_EVERY_SECONDS)
-        if saved_at == finished_invocations:
+        if saved_at == requests_seen:
             continue
-        saved_at = finished_invocations
+        saved_at = requests_seen
         started = time.monotonic()
         save()
         await asyncio.sleep((time.monotonic() - started) / SAVE_SHARE)
@@ -356,19 +368,17 @@ ARCHIVE_HANDLERS = {"create": create_archive, "update": update_archive, "delete"
 
 
 def watch_executions(execute: Callable[[dict[str, Any], Any], Result]) -> None:
-    """Count what runs, and settle stream batches as AWS does."""
+    """Know what runs, and settle stream batches as AWS does."""
 
-    def counted(function: dict[str, Any], event: Any) -> Result:
-        global finished_invocations
-        name = (function.get("config") or function).get("FunctionName", "")
-        running[name] += 1
+    def watched(function: dict[str, Any], event: Any) -> Result:
+        execution = str(uuid4())
+        running.add(execution)
         try:
             return settled(function, event, execute(function, event))
         finally:
-            running[name] -= 1
-            finished_invocations += 1
+            running.discard(execution)
 
-    lambda_svc._execute_function = counted
+    lambda_svc._execute_function = watched
 
 
 def settled(function: dict[str, Any], event: Any, result: Result) -> Result:

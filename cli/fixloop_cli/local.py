@@ -42,9 +42,20 @@ START_SECONDS = 60.0
 STOP_SECONDS = 60.0
 
 # MiniStack takes these for the account's root, whatever their secret; the functions get their own roles' credentials.
-CREDENTIALS = {"aws_access_key_id": "test", "aws_secret_access_key": "test"}
+ROOT_KEY = "test"
+CREDENTIALS = {"aws_access_key_id": ROOT_KEY, "aws_secret_access_key": ROOT_KEY}
 # What functions or installers may need of the caller's environment. Anything else, AWS settings above all, stays out.
-PASSED_ON = ("FIXLOOP_DRAIN_SECONDS", "HOME", "LANG", "LC_ALL", "PATH", "SSL_CERT_DIR", "SSL_CERT_FILE", "TZ")
+PASSED_ON = (
+    "FIXLOOP_DRAIN_SECONDS",
+    "HOME",
+    "LANG",
+    "LC_ALL",
+    "LD_LIBRARY_PATH",
+    "PATH",
+    "SSL_CERT_DIR",
+    "SSL_CERT_FILE",
+    "TZ",
+)
 PASSED_ON_TO_INSTALLERS = ("PIP_", "UV_", "REQUESTS_CA_BUNDLE")
 PROXIES = ("HTTP_PROXY", "HTTPS_PROXY", "http_proxy", "https_proxy")
 
@@ -82,7 +93,7 @@ def up(
     """
     root = root.resolve()
     directory = (directory or root / DEFAULT_DIRECTORY).resolve()
-    directory.mkdir(parents=True, exist_ok=True)
+    directory.mkdir(mode=0o700, parents=True, exist_ok=True)
     with only_one(directory):
         runtime = build.host_runtime()
         wanted = {**runtime.parameters, **PARAMETERS, **(parameters or {})}

@@ -145,15 +145,15 @@ def deploy(
     if chosen.use_local:
         raise Failed("`fixloop deploy` is for AWS; the local stack is brought up to date by: make up")
     root = local.find_root(Path.cwd())
+    given = pairs(parameters or [])
     with steps() as say:
         runtime = build_project(root, architecture, say)
-    environment = build.callers_environment()
     build.deploy(
         root / ".aws-sam" / "build",
         chosen.stack_name,
-        {**runtime.parameters, **pairs(parameters or [])},
+        {**runtime.parameters, **given},
         arguments=["--resolve-s3", *(["--region", chosen.region] if chosen.region else [])],
-        environment=environment,
+        environment=build.callers_environment(),
         log=None,
     )
     target = resolve(context)

@@ -36,15 +36,14 @@ def list_calls(request: Request) -> Reply:
 @handler.route("POST", "/v1/calls")
 def create_call(request: Request) -> Reply:
     given = request.model(CallIn)
-    call_id = calls.assign(request.org, request.now)
-    call = received(call_id, given, request.now)
+    call = received(calls.assign(request.org, request.now), given, request.now)
     reply = Reply(201, detailed(call.record, Standing(), call.body))
     try:
-        _, created = calls.put(request.org, call_id, given, request.now, *request.keep(reply))
-    except ConditionFailed:
-        raise AlreadyAnswered from None
-    if not created:
-        raise Conflict("That call id was taken meanwhile. Try again.")
+        calls.insert(request.org, call, request.now, *request.keep(reply))
+    except ConditionFailed as refused:
+        if refused.failed(1):
+            raise AlreadyAnswered from None
+        raise Conflict("That call id was taken meanwhile. Try again.") from None
     count("CallsIngested")
     return reply
 

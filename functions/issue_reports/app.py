@@ -61,18 +61,17 @@ def create_report(request: Request, call_id: str) -> Reply:
     said = request.model(ReportIn)
     call = _call(request, call_id)
     if said.source == "system" and said.detected_issue_ref in call.refs:
-        known = next(
-            one for one in issue_reports.of_call(call) if one.said.detected_issue_ref == said.detected_issue_ref
-        )
-        return Reply(200, known.shown())
+        alike = (one for one in issue_reports.of_call(call) if one.said.detected_issue_ref == said.detected_issue_ref)
+        return Reply(200, next(one for one in alike if one.said.source == "system").shown())
     reports = issue_reports.prepare(call, [said], request.principal.user.id, request.now)
     reply = Reply(201, reports[0].shown())
     try:
         issue_reports.add(request.org, reports, *request.keep(reply))
     except ConditionFailed as refused:
-        if refused.failed(0):
-            return create_report(request, call_id)
-        raise AlreadyAnswered from None
+        if request.kept and refused.failed(2):
+            raise AlreadyAnswered from None
+        request.kept = False
+        return create_report(request, call_id)
     count("ReportsFiled")
     return reply
 

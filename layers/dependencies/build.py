@@ -68,7 +68,8 @@ def main() -> None:
         with tempfile.TemporaryDirectory(dir=finished.parent) as scratch:
             fresh = Path(scratch) / "python"
             build(fresh)
-            fresh.replace(finished)
+            if not finished.is_dir():  # another build may have been quicker
+                fresh.replace(finished)
     shutil.copytree(finished, target, dirs_exist_ok=True)
 
 
@@ -199,9 +200,10 @@ def write_plain(file: Path, model: Any) -> None:
 
 
 def without_documentation(model: Any) -> Any:
+    """The model without its prose, but for what is said of a client's parameters: botocore insists on that."""
     if isinstance(model, dict):
         return {
-            key: without_documentation(value)
+            key: value if key == "clientContextParams" else without_documentation(value)
             for key, value in model.items()
             if not (key == "documentation" and isinstance(value, str))
         }

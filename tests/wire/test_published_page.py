@@ -1,4 +1,4 @@
-"""The shapes of ThunderPhone's published pages: keys in their order, types, and nothing that its readers do not know."""
+"""The shapes of ThunderPhone's published pages: keys in their order, types, and nothing its readers do not know."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ import uuid
 from typing import Any
 
 import pytest
+
 from cloud import Client, Cloud
 
 PUBLISHED = """{
@@ -170,7 +171,9 @@ def test_a_call_has_the_published_keys_in_their_order_and_then_the_newer_ones(re
     assert {key: type(call[key]) for key in CALL} == CALL
     newer = ["call_outcome", "goal_achievement", "goal_reasoning", "recording_mode", "prompt_snapshot", "tool_snapshot"]
     assert list(call)[len(CALL) :] == [*newer, "steps_trace", "variables", "extracted_data"]
-    assert {key: call[key] for key in GIVEN.keys() & CALL.keys()} == {key: GIVEN[key] for key in GIVEN.keys() & CALL.keys()}
+    assert {key: call[key] for key in GIVEN.keys() & CALL.keys()} == {
+        key: GIVEN[key] for key in GIVEN.keys() & CALL.keys()
+    }
     for key in ("start_time", "end_time", "billed_at", "grade_updated_at"):
         assert INSTANT.fullmatch(call[key])
     assert 0 <= call["grade_score"] <= 1

@@ -84,6 +84,16 @@ class CallIn(BaseModel):
     def _dated(cls, value: str | None) -> str | None:
         return value if value is None else times.iso_ms(instant(value))
 
+    @field_validator("duration_seconds")
+    @classmethod
+    def _within_time(cls, value: float | None, info: Any) -> float | None:
+        start, end = info.data.get("start_time"), info.data.get("end_time")
+        if value and start and times.parse(start) + value * 1000 > times.LAST:
+            raise ValueError("must not reach beyond the year 9999")
+        if value and end and not start and times.parse(end) - value * 1000 < times.FIRST:
+            raise ValueError("must not reach before the year 1")
+        return value
+
     @field_validator("end_time")
     @classmethod
     def _ordered(cls, value: str | None, info: Any) -> str | None:
@@ -94,7 +104,7 @@ class CallIn(BaseModel):
 
 
 class Call(BaseModel):
-    """A call as it is kept. `record` has the keys of the seed-era object that ingest decides, `body` what only a detail shows."""
+    """A call as it is kept. `record` has what lists show and ingest decides, `body` what only a detail shows."""
 
     call_id: int
     start: int
@@ -142,11 +152,7 @@ def received(call_id: int, given: CallIn, now: int, started: int | None = None) 
     for amount in ("billable_minutes", "billing_total_cents"):
         if record[amount] is not None and float(record[amount]).is_integer():
             record[amount] = int(record[amount])
-    body = {
-        name: value
-        for name in _BODY
-        if (value := getattr(given, name)) or isinstance(value, list) and name == "transcripts"
-    }
+    body = {name: value for name in _BODY if (value := getattr(given, name)) or name == "transcripts"}
     body["transcripts"] = [row.model_dump(exclude_unset=True) for row in given.transcripts]
     return Call(call_id=call_id, start=start, record=record, body=body)
 
@@ -186,7 +192,7 @@ class Standing(BaseModel):
 
 
 def shown(record: dict[str, Any], standing: Standing) -> dict[str, Any]:
-    """The call in a list: the 22 keys of the seed era, then those of today's clients that need no body."""
+    """The call in a list: the 22 keys of the published object, then those of today's clients that need no body."""
     graded = standing.grade_updated_at
     return {
         **{name: record.get(name) for name in _SHOWN},
@@ -217,15 +223,22 @@ def detailed(record: dict[str, Any], standing: Standing, body: dict[str, Any]) -
 def history(body: dict[str, Any]) -> list[dict[str, Any]]:
     """The structured turns: transcript rows numbered, with the call's own events in their place by time."""
     turns = [{"type": "turn", "index": index, **row} for index, row in enumerate(body.get("transcripts", []))]
-    events = [{"type": "event", **{("event" if key == "type" else key): value for key, value in event.items()}} for event in body.get("events", [])]
+    events = [
+        {"type": "event", **{("event" if key == "type" else key): value for key, value in event.items()}}
+        for event in body.get("events", [])
+    ]
     placed = [event for event in events if isinstance(event.get("at_ms"), int)]
-    loose = [event for event in events if event not in placed]
-    timed = sorted([*turns, *placed], key=lambda entry: entry.get("start_ms") or entry.get("at_ms") or 0) if placed else turns
+    loose = [event for event in events if not isinstance(event.get("at_ms"), int)]
+    timed = (
+        sorted([*turns, *placed], key=lambda entry: entry.get("start_ms") or entry.get("at_ms") or 0)
+        if placed
+        else turns
+    )
     return [*timed, *loose]
 
 
 def leaf(direction: str, status: str, is_test: bool) -> str:
-    return f"{DIRECTIONS.index(direction)}{STATUSES.index(status)}{int(is_test)}"  # type: ignore[arg-type]
+    return f"{DIRECTIONS.index(direction)}{STATUSES.index(status)}{int(is_test)}"
 
 
 class CallQuery(BaseModel):
@@ -271,6 +284,6 @@ class CallQuery(BaseModel):
         )
 
 
-def number(text: str, name: str = "call_id") -> int | None:
+def number(text: str) -> int | None:
     """A path's id as an integer, or None if it cannot be one."""
     return int(text) if text.isascii() and text.isdigit() and len(text) < 20 and 1 <= int(text) <= MAX_ID else None

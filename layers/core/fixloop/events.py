@@ -86,7 +86,7 @@ def of_call(org: str, old: dict[str, Any] | None, new: dict[str, Any] | None) ->
     record = json.loads(new["doc"])
     data = CallCompleted(call_id=record["call_id"], agent_id=record["agent_id"], revision=new["body"])
     at = new.get("changed", new["at"])
-    return [envelope("call.completed", org, data, at, record["call_id"], new["body"], new["doc"])]
+    return [envelope("call.completed", org, data, at, record["call_id"], new["body"], new["doc"], at)]
 
 
 def _ended(row: dict[str, Any]) -> bool:

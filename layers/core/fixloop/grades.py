@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 from pydantic import BaseModel
 
 from fixloop import times
-from fixloop.grading import Grade
+
+if TYPE_CHECKING:  # showing a grade needs none of what makes one
+    from fixloop.grading import Grade
 
 CLAIM_MS = 15 * 60 * 1000
 RETRY_MS = 90 * 1000
@@ -37,11 +39,15 @@ class CallGrade(BaseModel):
         score: float | None = self.found.get("score")
         return score
 
-    def claimable(self, revision: str, force: bool, now: int) -> bool:
-        """Whether a grading run may start: none is running, and this content has no grade yet or one is forced."""
+    def claimable(self, revision: str, force: bool, now: int, claim: str = "") -> bool:
+        """Whether a grading run may start: none is running, and this content has no grade yet or one is forced.
+
+        Whoever comes with the `claim` of a run that died or failed may go on with it at once.
+        """
+        free = now >= self.claimed_until or (claim != "" and claim == self.claim)
         if self.status == "pending":
-            return now >= self.claimed_until
-        return force or self.revision != revision or (self.status == "failed" and now >= self.claimed_until)
+            return free
+        return force or self.revision != revision or (self.status == "failed" and free)
 
     def shown(self) -> dict[str, Any]:
         found = self.found

@@ -1,10 +1,11 @@
-"""From an API Gateway event to a family's function and back: keys, limits, bodies, errors, each in the caller's dialect."""
+"""From an API Gateway event to a family's function and back: keys, limits, bodies, and errors in the caller's dialect."""
 
 from __future__ import annotations
 
 import base64
 import hashlib
 import json
+import math
 import re
 import time
 from collections.abc import Callable, Mapping
@@ -65,7 +66,8 @@ class Request:
     method: str
     path: str
     query: dict[str, list[str]]
-    raw: str
+    headers: Mapping[str, str]
+    content: bytes
     now: int
     idempotency_key: str | None = None
     kept: bool = False
@@ -74,25 +76,33 @@ class Request:
     def org(self) -> str:
         return self.principal.org_id
 
+    @property
+    def raw(self) -> str:
+        """The body as text. Raises Invalid."""
+        try:
+            return self.content.decode()
+        except UnicodeDecodeError:
+            raise Invalid(message="The body is not UTF-8.") from None
+
     def json(self, *, default: Any = None) -> Any:
         """The body as JSON; `default`, if given, stands for an empty one. Raises Invalid."""
         if not self.raw.strip() and default is not None:
             return default
-        return _parsed(self.raw)
+        return parsed(self.raw)
 
     def model(self, shape: type[Model], *, default: Any = None) -> Model:
-        """The body as `shape`. Raises Invalid naming every bad field."""
+        """The body as `shape`, its JSON types taken at their word. Raises Invalid naming every bad field."""
         body = self.json(default=default)
         if not isinstance(body, dict):
             raise Invalid(message="The body must be a JSON object.")
-        return checked(shape, body)
+        return checked(shape, body, strict=True)
 
     def parameters(self, shape: type[Model]) -> Model:
         """The query string as `shape`; of a repeated parameter the last counts, empty ones do not."""
         return checked(shape, {name: values[-1] for name, values in self.query.items() if values[-1] != ""})
 
     def keep(self, reply: Reply) -> list[Action]:
-        """What to write in the same transaction as the effect, so that a repeat with the same key gets `reply` again."""
+        """What to write in one transaction with the effect, so that a repeat with the same key gets `reply` again."""
         if self.idempotency_key is None:
             return []
         self.kept = True
@@ -104,14 +114,14 @@ class Request:
 
     @property
     def fingerprint(self) -> str:
-        content = "\n".join([self.method, self.path, json.dumps(self.query, sort_keys=True), self.raw])
-        return hashlib.sha256(content.encode("utf-8", "surrogatepass")).hexdigest()
+        asked = "\n".join([self.method, self.path, json.dumps(self.query, sort_keys=True), ""])
+        return hashlib.sha256(asked.encode("utf-8", "surrogatepass") + self.content).hexdigest()
 
 
-def checked(shape: type[Model], given: Mapping[str, Any]) -> Model:
-    """`given` as `shape`. Raises Invalid naming every bad field as the caller spelled it."""
+def checked(shape: type[Model], given: Mapping[str, Any], *, strict: bool = False) -> Model:
+    """`given` as `shape`; `strict` takes no text or truth value for a number. Raises Invalid naming every bad field."""
     try:
-        return shape.model_validate(given)
+        return shape.model_validate(given, strict=strict or None)
     except ValidationError as error:
         fields: dict[str, list[str]] = {}
         for problem in error.errors(include_url=False, include_context=False, include_input=False):
@@ -122,9 +132,10 @@ def checked(shape: type[Model], given: Mapping[str, Any]) -> Model:
         raise Invalid(fields) from None
 
 
-def _parsed(raw: str) -> Any:
+def parsed(raw: str) -> Any:
+    """JSON as the APIs take it: no NaN, no numbers out of range, no endless nesting. Raises Invalid."""
     try:
-        body = json.loads(raw, parse_constant=_no_constant)
+        body = json.loads(raw, parse_constant=_no_constant, parse_float=_finite)
         if _SURROGATE.search(raw):
             json.dumps(body, ensure_ascii=False).encode()
     except RecursionError:
@@ -140,6 +151,13 @@ def _parsed(raw: str) -> Any:
 
 def _no_constant(name: str) -> Any:
     raise ValueError(f"{name} is not JSON")
+
+
+def _finite(text: str) -> float:
+    number = float(text)
+    if not math.isfinite(number):
+        raise ValueError(f"{text[:20]} is out of range")
+    return number
 
 
 def _deeper(body: Any, levels: int) -> bool:
@@ -190,7 +208,9 @@ class Gate:
             except RateLimited:
                 raise
             except (ClientError, BotoCoreError, Contended) as error:
-                logger().warning("rate window not reachable, letting the request in", extra={"reason": type(error).__name__})
+                logger().warning(
+                    "rate window not reachable, letting the request in", extra={"reason": type(error).__name__}
+                )
                 held = Lease(now, 1, 0)
             self._leases[principal.key_id] = held
         held.left -= 1
@@ -238,18 +258,19 @@ class Api:
         request_id = str(event.get("requestContext", {}).get("requestId", ""))
         logger().set_correlation_id(request_id)
         try:
-            return self._resolver.resolve(event, context)
+            answer: dict[str, Any] = self._resolver.resolve(event, context)
         except Exception:
             logger().exception("unhandled")
-            return _rendered(of_path(str(event.get("rawPath", ""))), FixloopError("Internal server error."), {}).serialize(
-                self._resolver.current_event
-            )
+            count("ServerErrors")
+            body = of_path(str(event.get("rawPath", ""))).error(FixloopError("Internal server error."))
+            answer = {"statusCode": 500, "headers": {"Content-Type": "application/json"}, "body": json.dumps(body)}
+        return answer
 
     def _unrouted(self, _: Exception) -> Response[str]:
         event = self._resolver.current_event
         allowed = [method for method, pattern in self._routes if pattern.fullmatch(event.path)]
         error: FixloopError = NotFound("Not found.")
-        if allowed:
+        if allowed and event.http_method not in allowed:
             error = MethodNotAllowed(event.http_method, allowed)
         return _rendered(of_path(event.path), error, {})
 
@@ -288,7 +309,8 @@ class Api:
             method=str(event["requestContext"]["http"]["method"]),
             path=self._resolver.current_event.path,
             query=_query(str(event.get("rawQueryString") or "")),
-            raw=_body(event),
+            headers=given,
+            content=_body(event),
             now=int(now * 1000),
             idempotency_key=_idempotency_key(event, given),
         )
@@ -330,21 +352,21 @@ def _query(raw: str) -> dict[str, list[str]]:
     return query
 
 
-def _body(event: dict[str, Any]) -> str:
+def _body(event: dict[str, Any]) -> bytes:
     raw = event.get("body") or ""
     most = settings().max_body_bytes
-    binary = base64.b64decode(raw) if event.get("isBase64Encoded") else raw.encode("utf-8", "surrogatepass")
+    try:
+        binary = base64.b64decode(raw) if event.get("isBase64Encoded") else raw.encode("utf-8", "surrogatepass")
+    except ValueError:
+        raise Invalid(message="The body is not Base64.") from None
     if len(binary) > most:
         raise TooLarge(f"The body has {len(binary)} bytes; at most {most} are taken.")
-    try:
-        return binary.decode()
-    except UnicodeDecodeError:
-        raise Invalid(message="The body is not UTF-8.") from None
+    return binary
 
 
 def _json(reply: Reply, headers: Mapping[str, str]) -> Response[str]:
-    if reply.status == 204:
-        return Response(204, headers={**headers, **reply.headers}, body="")
+    if reply.body is None:
+        return Response(reply.status, headers={**headers, **reply.headers}, body="")
     return Response(
         reply.status,
         content_type="application/json",

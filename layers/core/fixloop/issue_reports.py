@@ -6,14 +6,14 @@ import json
 import uuid
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, Field, StringConstraints, field_validator, model_validator
+from pydantic import AfterValidator, BaseModel, Field, StringConstraints, field_validator
 
 from fixloop import times
 from fixloop.calls import Id, instant
 
 MAX_PAGE = 200
-MAX_DESCRIPTION = 65_536
-MAX_METADATA = 65_536
+MAX_TEXT = 40_000  # bytes of one text or the metadata as JSON; with five such a report fits an item and an event
+MAX_TURNS = 1000
 
 Severity = Literal["info", "warning", "critical"]
 Status = Literal["open", "acknowledged", "resolved"]
@@ -23,6 +23,15 @@ SEVERITIES: tuple[Severity, ...] = ("info", "warning", "critical")
 STATUSES: tuple[Status, ...] = ("open", "acknowledged", "resolved")
 SOURCES: tuple[Source, ...] = ("user", "system")
 
+
+def _fits(value: Any) -> Any:
+    if len(json.dumps(value, ensure_ascii=False).encode()) > MAX_TEXT:
+        raise ValueError(f"must have at most {MAX_TEXT} bytes as JSON")
+    return value
+
+
+Text = Annotated[str, AfterValidator(_fits)]
+Turn = Annotated[int, Field(ge=0, le=2**31)]
 Title = Annotated[str, StringConstraints(min_length=1, max_length=255)]
 Ref = Annotated[str, StringConstraints(min_length=1, max_length=255)]
 Seconds = Annotated[int, Field(ge=0, le=2**53)]
@@ -32,24 +41,17 @@ class ReportIn(BaseModel):
     """The body of `POST /v1/calls/{call_id}/issue-reports`; unknown keys are ignored."""
 
     title: Title
-    description: Annotated[str, StringConstraints(max_length=MAX_DESCRIPTION)] = ""
+    description: Text = ""
     severity: Severity = "warning"
     source: Source = "user"
     timestamp_seconds: Seconds | None = None
-    failing_turn_index: Annotated[int, Field(ge=0, le=2**31)] | None = None
-    relevant_turn_indices: list[Annotated[int, Field(ge=0, le=2**31)]] = []
+    failing_turn_index: Turn | None = None
+    relevant_turn_indices: Annotated[list[Turn], Field(max_length=MAX_TURNS)] = []
     detected_issue_ref: Ref | None = None
-    evidence: Annotated[str, StringConstraints(max_length=MAX_DESCRIPTION)] = ""
-    what_went_wrong: Annotated[str, StringConstraints(max_length=MAX_DESCRIPTION)] = ""
-    suggested_fix: Annotated[str, StringConstraints(max_length=MAX_DESCRIPTION)] = ""
-    metadata: dict[str, Any] = {}
-
-    @field_validator("metadata")
-    @classmethod
-    def _fits(cls, value: dict[str, Any]) -> dict[str, Any]:
-        if len(json.dumps(value)) > MAX_METADATA:
-            raise ValueError(f"must have at most {MAX_METADATA} characters as JSON")
-        return value
+    evidence: Text = ""
+    what_went_wrong: Text = ""
+    suggested_fix: Text = ""
+    metadata: Annotated[dict[str, Any], AfterValidator(_fits)] = {}
 
 
 class Report(BaseModel):
@@ -102,7 +104,7 @@ class Report(BaseModel):
 
 
 def leaf(severity: str, status: str, source: str) -> str:
-    return f"{SEVERITIES.index(severity)}{STATUSES.index(status)}{SOURCES.index(source)}"  # type: ignore[arg-type]
+    return f"{SEVERITIES.index(severity)}{STATUSES.index(status)}{SOURCES.index(source)}"
 
 
 def trace_id(number: int, noise: bytes) -> str:
@@ -170,17 +172,18 @@ class StatusChange(BaseModel):
 
 
 class BulkStatusChange(BaseModel):
-    """The body of `PATCH /v1/issue-reports`. A `pattern_key` (a `detected_issue_ref`) widens it to all reports with it."""
+    """The body of `PATCH /v1/issue-reports`. A `pattern_key`, a `detected_issue_ref`, widens it to all its reports."""
 
-    trace_ids: Annotated[list[str], Field(max_length=1000)] = []
     status: Status
     pattern_key: Ref | None = None
+    trace_ids: Annotated[list[str], Field(max_length=1000, validate_default=True)] = []
 
-    @model_validator(mode="after")
-    def _aimed(self) -> BulkStatusChange:
-        if not self.trace_ids and self.pattern_key is None:
-            raise ValueError("trace_ids must name at least one report, unless there is a pattern_key")
-        return self
+    @field_validator("trace_ids")
+    @classmethod
+    def _aimed(cls, value: list[str], info: Any) -> list[str]:
+        if not value and info.data.get("pattern_key", "") is None:
+            raise ValueError("must name at least one report, unless there is a pattern_key")
+        return value
 
 
 _SEVERITY_OF = {
@@ -219,7 +222,7 @@ def detected(issue: Any) -> ReportIn:
             "description": str(_first(issue, "description", "explanation") or ""),
             "severity": severity,
             "source": "system",
-            "timestamp_seconds": int(second) if isinstance(second, int | float) and second >= 0 else None,
+            "timestamp_seconds": int(second) if isinstance(second, int | float) and 0 <= second <= 2**53 else None,
             "failing_turn_index": _first(issue, "failing_turn_index", "turn_index"),
             "relevant_turn_indices": issue.get("relevant_turn_indices") or [],
             "detected_issue_ref": str(ref),

@@ -21,13 +21,18 @@ class Malformed(Exception):
     """An event that no retry will mend; its text says what is wrong with it."""
 
 
-def grade_call(org: str, call_id: Id, *, force: bool, now: int) -> tuple[CallGrade, bool]:
+class Busy(Exception):
+    """Somebody else is at it. Try again later, in case that one dies."""
+
+
+def grade_call(org: str, call_id: Id, *, force: bool, now: int, run: str = "") -> tuple[CallGrade, bool]:
     """The call's grade, and whether this run made it. Raises NotFound for an unknown call.
 
-    One run at a time: whoever comes second gets the grade as it stands (ThunderPhone's claim window).
+    One run at a time: whoever comes second gets the grade as it stands (ThunderPhone's claim window). A repeat with the
+    name of a `run` that has not ended goes on with it.
     """
     row = calls.find(org, call_id)
-    claimed, mine = calls.claim(row, force=force, now=now)
+    claimed, mine = calls.claim(row, force=force, now=now, run=run)
     if not mine:
         return claimed, False
     try:
@@ -108,9 +113,7 @@ def _detected(graded: CallGraded) -> list[Any]:
 
 def _adopt(org: str, graded: CallGraded, now: int) -> None:
     score = graded.grade.get("score")
-    if score is not None and not (isinstance(score, int | float) and 0 <= score <= 1):
+    if score is not None and (isinstance(score, bool) or not isinstance(score, int | float) or not 0 <= score <= 1):
         raise Malformed("data.grade.score: must be from 0 to 1")
     row = calls.find(org, graded.call_id)
     calls.adopt(row, graded.grade, grades.foreign, now)
-
-

@@ -16,6 +16,9 @@ class Settings(BaseModel):
     platform_table: str
     calls_table: str
     issue_reports_table: str
+    agents_table: str
+    traces_table: str
+    issues_table: str
     bus_name: str
     blobs_bucket: str
     stage: str

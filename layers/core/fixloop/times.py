@@ -1,4 +1,4 @@
-"""Instants as whole milliseconds since 1970 UTC, and the ways the five APIs write and read them."""
+"""Instants as whole milliseconds since 1970 UTC, from `FIRST` to `LAST`, and how the five APIs write and read them."""
 
 from __future__ import annotations
 
@@ -7,23 +7,28 @@ from datetime import UTC, date, datetime, timedelta
 
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _DATE_ONLY = re.compile(r"\d{4}-\d{2}-\d{2}")
-_DAY = timedelta(days=1)
+_DAY_MS = 86_400_000
 _MILLISECOND = timedelta(milliseconds=1)
+FIRST = (datetime.min.replace(tzinfo=UTC) - _EPOCH) // _MILLISECOND
+LAST = (datetime.max.replace(tzinfo=UTC) - _EPOCH) // _MILLISECOND
 
 
 def iso_ms(at: int) -> str:
     """`2026-04-20T18:25:11.002Z`: ThunderPhone, Bland and GoMobile."""
-    moment = _EPOCH + timedelta(milliseconds=at)
-    return f"{moment:%Y-%m-%dT%H:%M:%S}.{moment.microsecond // 1000:03d}Z"
+    return f"{_written(at, 'milliseconds')}Z"
 
 
 def iso_s(at: int) -> str:
     """`2025-08-12T14:30:00Z`: ThinkHive and Zylon."""
-    return f"{_EPOCH + timedelta(milliseconds=at):%Y-%m-%dT%H:%M:%S}Z"
+    return f"{_written(at, 'seconds')}Z"
+
+
+def _written(at: int, precision: str) -> str:
+    return (_EPOCH + timedelta(milliseconds=at)).replace(tzinfo=None).isoformat(timespec=precision)
 
 
 def parse(text: str, *, end_of_day: bool = False) -> int:
-    """ISO 8601 to milliseconds. No zone means UTC; a bare date is its first, or with `end_of_day` its last, millisecond.
+    """ISO 8601 to milliseconds. No zone means UTC; a bare date is its first, with `end_of_day` its last, millisecond.
 
     Raises ValueError for anything else, and for years that cannot be shifted to UTC.
     """
@@ -31,7 +36,7 @@ def parse(text: str, *, end_of_day: bool = False) -> int:
     try:
         if _DATE_ONLY.fullmatch(text):
             start = datetime.combine(date.fromisoformat(text), datetime.min.time(), UTC)
-            return (start + _DAY - _EPOCH) // _MILLISECOND - 1 if end_of_day else (start - _EPOCH) // _MILLISECOND
+            return (start - _EPOCH) // _MILLISECOND + (_DAY_MS - 1 if end_of_day else 0)
         if "-" not in text[:5]:
             raise ValueError("not an ISO 8601 date")
         moment = datetime.fromisoformat(text)

@@ -2,6 +2,7 @@
 
 from collections import defaultdict
 from collections.abc import Callable, Iterator
+from itertools import accumulate
 
 from fixloop.grading.answers import unsupported_answer
 from fixloop.grading.conversation import Conversation
@@ -11,6 +12,8 @@ from fixloop.grading.pacing import abrupt_end, agent_interrupted, long_silence
 from fixloop.grading.repetition import agent_repeated, caller_repeated
 from fixloop.grading.tone import agent_profanity, caller_anger
 from fixloop.grading.tools import broken_promise, failed_tool_call
+
+_ROOM = 150_000  # bytes of all issues as JSON
 
 Detector = Callable[[Conversation, GraderSettings], Iterator[Occurrence]]
 
@@ -29,10 +32,15 @@ DETECTORS: tuple[Detector, ...] = (
 
 
 def detect(talk: Conversation, settings: GraderSettings) -> list[DetectedIssue]:
-    """What all detectors find, one issue per ref, in the order in which they show in the call."""
+    """What all detectors find, one issue per ref, in the order in which they show in the call.
+
+    A call made to have thousands of them is told of as many as fit an event.
+    """
     by_ref: dict[str, list[Occurrence]] = defaultdict(list)
     for detector in DETECTORS:
         for occurrence in detector(talk, settings):
             by_ref[occurrence.ref].append(occurrence)
     issues = [merged(ref, occurrences) for ref, occurrences in by_ref.items()]
-    return sorted(issues, key=lambda i: (i.turn_index is None, i.turn_index or 0, i.ref))
+    issues.sort(key=lambda i: (i.turn_index is None, i.turn_index or 0, i.ref))
+    sizes = accumulate(len(issue.model_dump_json().encode()) for issue in issues)
+    return [issue for issue, size in zip(issues, sizes, strict=True) if size <= _ROOM]

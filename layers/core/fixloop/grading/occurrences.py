@@ -8,7 +8,8 @@ from fixloop.grading.conversation import Row
 from fixloop.grading.findings import DetectedIssue, Severity
 
 QUOTE = 300  # characters of a turn that are quoted
-_EVIDENCE = 50  # occurrences that are quoted
+_EVIDENCE = 20  # occurrences that are quoted
+_TURNS = 200  # of them that are listed; `metadata.count` tells how many there were
 _RANK: dict[Severity, int] = {"info": 0, "warning": 1, "critical": 2}
 
 
@@ -55,7 +56,7 @@ def merged(ref: str, occurrences: list[Occurrence]) -> DetectedIssue:
         severity=max((o.severity for o in occurrences), key=_RANK.__getitem__),
         timestamp_seconds=min(times, default=None),
         turn_index=first.row.index if first.row else None,
-        relevant_turn_indices=turns,
+        relevant_turn_indices=turns[:_TURNS],
         evidence="\n".join(quotes),
         metadata={**first.metadata, "count": len(occurrences)},
     )

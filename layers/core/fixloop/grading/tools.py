@@ -165,14 +165,14 @@ def failed_tool_call(talk: Conversation, _: GraderSettings) -> Iterator[Occurren
         kind, data = str(event.get("type", "")).lower(), event.get("data")
         if "tool" in kind and (re.search(r"fail|error", kind) or _failed(data)):
             data = data if isinstance(data, dict) else {}
-            name = next((data[k] for k in ("name", "tool", "tool_name") if isinstance(data.get(k), str)), None)
+            name = next((data[k][:80] for k in ("name", "tool", "tool_name") if isinstance(data.get(k), str)), None)
             if any(f[0] == name for f in failures):
                 continue
             at = event.get("at_ms")
             error = _failed(data) or kind
             yield Occurrence(
                 f"failed-tool-call:{slug(name)}" if name and slug(name) else "failed-tool-call",
-                f"Tool call failed: {name[:80]}" if name else "Tool call failed",
+                f"Tool call failed: {name}" if name else "Tool call failed",
                 "warning",
                 f"{name or 'A tool'} failed: {error}.",
                 None,

@@ -5,6 +5,7 @@ from __future__ import annotations
 import gzip
 import hashlib
 import json
+import secrets
 from typing import Any
 
 from fixloop.aws import client
@@ -19,15 +20,15 @@ def digest(content: Any) -> str:
     return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()[:32]
 
 
-def store(table: str, pk: str, prefix: str, content: Any) -> str:
+def store(table: str, pk: str, prefix: str, content: Any, **attributes: Any) -> str:
     """Writes `content` under a name made from its hash, before anything points at it, and returns that name."""
     name = f"{prefix}#{digest(content)}"
     packed = gzip.compress(json.dumps(content, ensure_ascii=False).encode(), mtime=0)
-    item: Item = {"pk": pk, "sk": name}
+    item: Item = {"pk": pk, "sk": name, **attributes}
     if len(packed) <= FITS:
         item["gz"] = packed
     else:
-        item["s3"] = f"{pk.replace('#', '/')}/{name.replace('#', '/')}.json.gz"
+        item["s3"] = f"{pk.replace('#', '/')}/{name.replace('#', '/')}/{secrets.token_hex(8)}.json.gz"
         client("s3").put_object(
             Bucket=settings().blobs_bucket, Key=item["s3"], Body=packed, ContentType="application/json"
         )
@@ -42,13 +43,25 @@ def load(table: str, pk: str, name: str) -> Any:
         raise LookupError(f"{pk} has no {name}")
     packed = item.get("gz")
     if packed is None:
-        packed = client("s3").get_object(Bucket=settings().blobs_bucket, Key=item["s3"])["Body"].read()
+        try:
+            packed = client("s3").get_object(Bucket=settings().blobs_bucket, Key=item["s3"])["Body"].read()
+        except client("s3").exceptions.NoSuchKey:
+            raise LookupError(f"{item['s3']} is gone") from None
     return json.loads(gzip.decompress(packed))
 
 
-def discard(table: str, pk: str, name: str) -> None:
-    """Removes a body nothing points at any more."""
-    item = dynamo.get(table, {"pk": pk, "sk": name})
-    if item and "s3" in item:
+def held(table: str, pk: str, name: str) -> Item | None:
+    """What `discard` needs to know, to be asked for while something still points at the body."""
+    return dynamo.get(table, {"pk": pk, "sk": name})
+
+
+def discard(table: str, item: Item | None) -> None:
+    """Removes a body nothing points at any more, unless the same content was stored anew since it was `held`."""
+    if item is None:
+        return
+    try:
+        dynamo.delete(table, {"pk": item["pk"], "sk": item["sk"]}, condition="w = :w", values={":w": item["w"]})
+    except dynamo.ConditionFailed:
+        return
+    if "s3" in item:
         client("s3").delete_object(Bucket=settings().blobs_bucket, Key=item["s3"])
-    dynamo.delete(table, {"pk": pk, "sk": name})

@@ -26,7 +26,7 @@ def _table() -> str:
 
 
 _NUMBERS = {"from_number": ("by_from", "ff"), "to_number": ("by_to", "tf")}
-lists = Lists(_table, chunk=64, indexes={ORG: ("by_leaf", "lf"), "agent": ("by_agent", "af")})
+lists = Lists(_table, chunk=32, indexes={ORG: ("by_leaf", "lf"), "agent": ("by_agent", "af")})
 
 
 @dataclass(frozen=True)
@@ -79,7 +79,11 @@ def find(org: str, call_id: int, *, consistent: bool = True) -> Row:
 
 def body(row: Row) -> dict[str, Any]:
     """Transcript, prompt snapshot and the rest that only a detail shows."""
-    content: dict[str, Any] = blobs.load(_table(), key(row.org, row.call_id)["pk"], row.revision)
+    pk = key(row.org, row.call_id)["pk"]
+    try:
+        content: dict[str, Any] = blobs.load(_table(), pk, row.revision)
+    except LookupError:  # replaced since the row was read
+        content = blobs.load(_table(), pk, find(row.org, row.call_id).revision)
     return content
 
 
@@ -97,7 +101,7 @@ def _listed(place: Place, call: Call) -> Item:
     return {**lists.attributes(place), **numbers}
 
 
-def put(org: str, call_id: int, given: CallIn, now: int, *also: Action) -> tuple[Row, bool]:
+def put(org: str, call_id: int, given: CallIn, now: int) -> tuple[Row, bool]:
     """Stores the call as `given`, and whether that made it. The same content twice writes nothing the second time.
 
     Raises Conflict when its agent changes although reports were filed on it.
@@ -108,7 +112,7 @@ def put(org: str, call_id: int, given: CallIn, now: int, *also: Action) -> tuple
         call = received(call_id, given, now, known.place.t if known else None)
         try:
             if known is None:
-                return _insert(org, call, now, *also), True
+                return insert(org, call, now), True
             return _replace(known, call, now), False
         except ConditionFailed as refused:
             if not refused.failed(0):
@@ -116,7 +120,8 @@ def put(org: str, call_id: int, given: CallIn, now: int, *also: Action) -> tuple
     raise Contended(f"call {call_id} kept changing")
 
 
-def _insert(org: str, call: Call, now: int, *also: Action) -> Row:
+def insert(org: str, call: Call, now: int, *also: Action) -> Row:
+    """Stores a call that is new. Raises ConditionFailed: at 0 when its id is taken, else for what `also` has."""
     pk = key(org, call.call_id)["pk"]
     revision = blobs.store(_table(), pk, "body", call.body)
     n, _ = lists.allocate(org, now)
@@ -145,7 +150,9 @@ def _replace(known: Row, call: Call, now: int) -> Row:
     if known.report_ids and known.agent_id != call.agent_id:
         raise Conflict("agent_id cannot change once issue reports were filed on the call.")
     pk = key(known.org, call.call_id)["pk"]
+    outdated = None
     if revision != known.revision:
+        outdated = blobs.held(_table(), pk, known.revision)
         blobs.store(_table(), pk, "body", call.body)
     place = _place(known.org, known.place.n, call)
     listed = _listed(place, call)
@@ -164,8 +171,7 @@ def _replace(known: Row, call: Call, now: int) -> Row:
         condition="#body = :body AND #doc = :doc",
     )
     lists.move(known.place, place, change)
-    if revision != known.revision:
-        blobs.discard(_table(), pk, known.revision)
+    blobs.discard(_table(), outdated)
     return find(known.org, call.call_id)
 
 
@@ -214,10 +220,7 @@ def _of_numbers(org: str, query: CallQuery, wanted: Filter) -> list[Item]:
             and wanted.covers(at.t)
             and (agent is None or dict(at.scopes).get("agent") == agent)
             and all(row.get(_NUMBERS[name][1]) == f"{org}#{value}" for name, value in asked.items())
-            and (
-                query.phone_number is None
-                or f"{org}#{query.phone_number}" in (row.get("ff"), row.get("tf"))
-            )
+            and (query.phone_number is None or f"{org}#{query.phone_number}" in (row.get("ff"), row.get("tf")))
         )
 
     return sorted(filter(fits, found.values()), key=lambda row: -row["n"])
@@ -230,7 +233,7 @@ def _walk(org: str, name: str, value: str | None) -> dict[int, Item]:
 
 
 def counted(org: str, call_id: int, ids: list[int], critical: int, refs: list[str]) -> Action:
-    """The write that counts new reports on their call. Its condition fails for an unknown call or a ref filed before."""
+    """Counts new reports on their call. The condition fails for an unknown call or a ref filed before."""
     values: Item = {":count": len(ids), ":critical": critical, ":ids": set(ids)}
     values |= {f":ref{i}": ref for i, ref in enumerate(refs)}
     conditions = ["attribute_exists(pk)", *(f"NOT contains(refs, :ref{i})" for i in range(len(refs)))]
@@ -257,16 +260,19 @@ def grade(org: str, call_id: int) -> CallGrade | None:
     return CallGrade.model_validate_json(item["doc"]) if item else None
 
 
-def claim(row: Row, *, force: bool, now: int) -> tuple[CallGrade, bool]:
-    """The call's grade, and whether this caller may now make it: one run at a time, for 15 minutes at most."""
+def claim(row: Row, *, force: bool, now: int, run: str = "") -> tuple[CallGrade, bool]:
+    """The call's grade, and whether this caller may now make it: one run at a time, for 15 minutes at most.
+
+    A caller that will come again after it was killed names its `run`, and then may go on at once.
+    """
     for _ in range(_ATTEMPTS):
         current = grade(row.org, row.call_id)
-        if current and not current.claimable(row.revision, force, now):
+        if current and not current.claimable(row.revision, force, now, run):
             return current, False
-        fields = {
+        fields: dict[str, Any] = {
             "status": "pending",
             "revision": row.revision,
-            "claim": secrets.token_hex(8),
+            "claim": run or secrets.token_hex(8),
             "claimed_until": now + CLAIM_MS,
             "updated_at": now,
         }
@@ -306,8 +312,9 @@ def settle(org: str, made: CallGrade) -> bool:
                 dynamo.put_action(
                     _table(),
                     {**_grade_key(org, made.call_id), **_kept(made)},
-                    condition="claim = :claim" if made.claim else "attribute_not_exists(pk)",
-                    values={":claim": made.claim} if made.claim else {},
+                    condition="claim = :claim AND #status = :pending" if made.claim else "attribute_not_exists(pk)",
+                    names={"#status": "status"} if made.claim else {},
+                    values={":claim": made.claim, ":pending": "pending"} if made.claim else {},
                 ),
                 dynamo.update_action(
                     _table(),

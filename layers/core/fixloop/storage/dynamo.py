@@ -100,7 +100,8 @@ def get(table: str, key: Item, *, consistent: bool = True) -> Item | None:
 
 def get_many(table: str, keys: Iterable[Item], *, consistent: bool = False) -> list[Item]:
     """All items that exist, in no order. Throttled leftovers are asked for again."""
-    waiting, found = [pack(key) for key in keys], []
+    waiting = [pack(key) for key in keys]
+    found: list[Item] = []
     for attempt in range(_ATTEMPTS):
         if not waiting:
             return found
@@ -166,8 +167,9 @@ def update(table: str, key: Item, expression: str, **options: Any) -> Item:
     return unpack(_guarded("update_item", **action, ReturnValues="ALL_NEW")["Attributes"])
 
 
-def delete(table: str, key: Item) -> None:
-    client("dynamodb").delete_item(TableName=table, Key=pack(key))
+def delete(table: str, key: Item, **options: Any) -> None:
+    """Raises ConditionFailed."""
+    _guarded("delete_item", TableName=table, Key=pack(key), **_wired(options))
 
 
 def write(actions: list[Action]) -> None:
@@ -235,4 +237,4 @@ def _guarded(operation: str, **request: Any) -> Item:
 
 
 def _pause(attempt: int) -> None:
-    time.sleep(random.uniform(0, min(0.02 * 2**attempt, 0.5)))  # noqa: S311 - jitter, not a secret
+    time.sleep(random.uniform(0, min(0.02 * 2**attempt, 0.5)))

@@ -22,11 +22,11 @@ def _table() -> str:
     return settings().issue_reports_table
 
 
-lists = Lists(_table, chunk=128, indexes={ORG: ("by_leaf", "lf"), "agent": ("by_agent", "af")})
-
-
 def _key(org: str, number: int) -> Item:
     return {"pk": f"{org}#report#{number}", "sk": "report"}
+
+
+lists = Lists(_table, chunk=128, indexes={ORG: ("by_leaf", "lf"), "agent": ("by_agent", "af")}, row_key=_key)
 
 
 def _place(org: str, report: Report) -> Place:
@@ -102,7 +102,9 @@ def add(org: str, reports: list[Report], *also: Action) -> None:
     """
     for report in reports:
         lists.announce(org, report.leaf)
-    refs = [one.said.detected_issue_ref for one in reports if one.said.source == "system" and one.said.detected_issue_ref]
+    refs = [
+        one.said.detected_issue_ref for one in reports if one.said.source == "system" and one.said.detected_issue_ref
+    ]
     critical = sum(1 for report in reports if report.said.severity == "critical")
     dynamo.write(
         [
@@ -156,7 +158,7 @@ def find(org: str, key: str) -> Report:
     number = number_of(key)
     item = dynamo.get(_table(), _key(org, number)) if number is not None else None
     report = report_of(item) if item else None
-    if report is None or (not key.isdigit() and report.trace_id != key.lower()):
+    if report is None or (report.trace_id != key.lower() and not (key.isascii() and key.isdigit())):
         raise NotFound(f"Issue report {key} not found.")
     return report
 
@@ -166,7 +168,7 @@ def set_status(org: str, report: Report, status: Status, now: int) -> Report:
     for _ in range(_ATTEMPTS):
         if report.status == status:
             return report
-        changed = report.model_copy(update={"status": status, "updated_at": max(now, report.created_at)})
+        changed = report.model_copy(update={"status": status, "updated_at": max(now, report.updated_at + 1)})
         place = _place(org, changed)
         lists_as = {name: value for name, value in lists.attributes(place).items() if name not in ("n", "t")}
         fields: Item = {**lists_as, "status": status, "updated_at": changed.updated_at}

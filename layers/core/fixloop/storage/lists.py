@@ -1,16 +1,17 @@
 """Filtered lists with exact totals and any offset, at a cost that does not grow with what is stored.
 
-Rows get dense numbers per organisation, newest highest. A *leaf* is the tuple of a row's enum filters written as a short
-code; every scope (the whole organisation, one agent) has an index keyed by (scope, leaf) and sorted by number. A filter is a
-set of leaves, merged while reading. What lies before an offset is counted, not read: once all rows of a *chunk* of numbers
-are there, the chunk is *sealed*, that is, its rows are counted per leaf into cells; from then on whoever moves a row to
-another leaf moves the counts in the same transaction. Until then the rows are their own counters, so creating one
-touches no shared counter and never meets another writer. `docs/decisions/0002-lists.md` has the costs.
+Rows get dense numbers per organisation, newest highest. A *leaf* is the tuple of a row's enum filters written as a
+short code; every scope (the whole organisation, one agent) has an index keyed by (scope, leaf) and sorted by number. A
+filter is a set of leaves, merged while reading. What lies before an offset is counted, not read: once all rows of a
+*chunk* of numbers are there, the chunk is *sealed*, that is, its rows are counted per leaf into cells; from then on
+whoever moves a row to another leaf moves the counts in the same transaction. Until then the rows are their own
+counters, so creating one touches no shared counter and never meets another writer. `docs/decisions/0002-lists.md` has
+the costs.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from functools import cache
@@ -24,7 +25,8 @@ SUPER = 32  # chunks to a super cell
 TOP = 64  # supers to an item of the top level
 SETTLED_MS = 60_000  # a number without a row after this long is a gap: its writer gave up long before
 _ATTEMPTS = 10
-_SLACK = 2
+_TOGETHER = 99  # cells set in one transaction, beside the mark
+_SLACK = 24  # rows read ahead over all leaves, in the hope that one round is enough
 _END = 10**15
 ORG = "o"
 
@@ -48,7 +50,7 @@ class Filter:
     """`scope` is ORG or `name#value`; `wanted` tells matching leaves; `since` and `until` are inclusive ms."""
 
     scope: str = ORG
-    wanted: Callable[[str], bool] = lambda leaf: True
+    wanted: Callable[[str], bool] = lambda leaf: True  # noqa: ARG005
     since: int | None = None
     until: int | None = None
 
@@ -62,12 +64,26 @@ class Filter:
 
 @dataclass(frozen=True)
 class Segment:
-    """A run of numbers. `count` is None where rows must be looked at to know; `parent` is the super it is, if it is one."""
+    """A run of numbers. `count` is None where it is not known; `parent` is the super it is, if it is one.
+
+    `exact` says that all its rows are inside the filter's times, so that they can be counted without being looked at.
+    """
 
     low: int
     high: int
     count: int | None
     parent: int | None = None
+    exact: bool = True
+
+
+@dataclass
+class _Run:
+    """Numbers to read in one go: the page's rows are the `holds` after the first `skip`."""
+
+    high: int
+    skip: int
+    low: int = 1
+    holds: int = 0
 
 
 @dataclass
@@ -95,14 +111,23 @@ def _threads() -> ThreadPoolExecutor:
 class Lists:
     """One family's lists in its table.
 
-    `indexes` maps a scope's name to the (index, hash attribute) that serves it. The instance holds no data but the
-    set of leaves this process has already made known.
+    `indexes` maps a scope's name to the (index, hash attribute) that serves it. `row_key` tells where the row of a
+    number lies, for families whose times never run behind their numbers: dates are then found without looking at rows.
+    The instance holds no data but the set of leaves this process has already made known.
     """
 
-    def __init__(self, table: Callable[[], str], *, chunk: int, indexes: dict[str, tuple[str, str]]) -> None:
+    def __init__(
+        self,
+        table: Callable[[], str],
+        *,
+        chunk: int,
+        indexes: dict[str, tuple[str, str]],
+        row_key: Callable[[str, int], Item] | None = None,
+    ) -> None:
         self._table = table
         self.chunk = chunk
         self._indexes = indexes
+        self.row_key = row_key
         self._known: set[tuple[str, str]] = set()
 
     # Writing
@@ -127,7 +152,7 @@ class Lists:
         listed: Item = {"n": place.n, "t": place.t, "leaf": place.leaf}
         for scope in place.members():
             _, attribute = self._indexes[scope.partition("#")[0]]
-            listed[attribute] = self._hash(place.org, scope, place.leaf)
+            listed[attribute] = self.hash(place.org, scope, place.leaf)
         return listed
 
     def announce(self, org: str, leaf: str) -> None:
@@ -141,33 +166,35 @@ class Lists:
             )
             self._known.add((org, leaf))
 
-    def move(self, old: Place, new: Place, *rest: Action) -> None:
+    def move(self, old: Place, new: Place | None, *rest: Action) -> None:
         """Writes `rest` together with what keeps the counts right when a row goes from `old` to `new`.
 
-        The first of `rest` is the row itself; when its condition fails, ConditionFailed is raised with its index.
+        None for `new` takes the row away. The first of `rest` is the row itself; when its condition fails,
+        ConditionFailed is raised with its index.
         """
         if old == new:
             return dynamo.write(list(rest))
-        self.announce(new.org, new.leaf)
+        if new is not None:
+            self.announce(new.org, new.leaf)
         for _ in range(_ATTEMPTS):
-            mark = self._mark(new.org)
+            mark = self._mark(old.org)
             counts = self._recount(mark, old, new)
             try:
                 return dynamo.write([*rest, *counts])
             except ConditionFailed as refused:
                 if any(refused.failed(index) for index in range(len(rest))):
                     raise
-        raise Contended(f"row {new.n} could not be moved while its chunk was being sealed")
+        raise Contended(f"row {old.n} could not be moved while its chunk was being sealed")
 
-    def _recount(self, mark: Mark, old: Place, new: Place) -> list[Action]:
-        chunk = (new.n - 1) // self.chunk
+    def _recount(self, mark: Mark, old: Place, new: Place | None) -> list[Action]:
+        chunk = (old.n - 1) // self.chunk
         whole = chunk // SUPER < mark.sealed // SUPER
         actions: list[Action] = []
         if not whole:
             actions.append(
                 dynamo.update_action(
                     self._table(),
-                    self._mark_key(new.org),
+                    self._mark_key(old.org),
                     "ADD rev :one",
                     values={":one": 1, ":sealed": mark.sealed},
                     condition="sealed = :sealed",
@@ -175,24 +202,25 @@ class Lists:
             )
         if chunk >= mark.sealed:
             return actions
-        before, after = old.members(), new.members()
+        before, after = old.members(), new.members() if new else []
         for scope in dict.fromkeys(before + after):
             deltas: dict[str, int] = {}
             if scope in before:
                 deltas[old.leaf] = -1
-            if scope in after:
+            if new is not None and scope in after:
                 deltas[new.leaf] = deltas.get(new.leaf, 0) + 1
-            widened = new.t if scope == ORG and new.t != old.t else None
+            widened = new.t if new is not None and scope == ORG and new.t != old.t else None
+            joined = set(after) - set(before) if scope == ORG and not whole else set()
             levels = [("s", chunk, SUPER), *([("t", chunk // SUPER, TOP)] if whole else [])]
             for level, cell, fan in levels:
-                key = self._cell_key(new.org, scope, level, cell // fan)
+                key = self._cell_key(old.org, scope, level, cell // fan)
                 bounds = self._bounds(key, cell % fan, widened) if widened is not None else {}
-                if any(deltas.values()) or bounds:
-                    actions.append(_cell_change(self._table(), key, cell % fan, deltas, bounds))
+                if any(deltas.values()) or bounds or joined:
+                    actions.append(_cell_change(self._table(), key, cell % fan, deltas, bounds, joined))
         return actions
 
     def _bounds(self, key: Item, cell: int, t: int) -> Item:
-        """The cell's time bounds, if `t` lies outside of them. They are only ever widened, so an old read does no harm."""
+        """The cell's time bounds, if `t` lies outside of them."""
         held = dynamo.get(self._table(), key) or {}
         return {
             name: t
@@ -206,7 +234,7 @@ class Lists:
     # Sealing
 
     def seal(self, org: str, now: int, most: int = 64) -> int:
-        """Counts full chunks into cells, oldest first, and tells how many. Safe to run anywhere, any number of times."""
+        """Counts full chunks into cells, oldest first, and tells how many. Safe to run anywhere, in any number."""
         done = 0
         for _ in range(most + _ATTEMPTS):
             if done == most:
@@ -228,7 +256,7 @@ class Lists:
         index, _ = self._indexes[ORG]
         found: list[Item] = []
         for leaf in sorted(mark.leaves):
-            values = {":hash": self._hash(org, ORG, leaf), ":low": low, ":high": high}
+            values = {":hash": self.hash(org, ORG, leaf), ":low": low, ":high": high}
             condition = f"{self._indexes[ORG][1]} = :hash AND n BETWEEN :low AND :high"
             found += dynamo.query(self._table(), condition, values, IndexName=index)
         keys = {(row["pk"], row["sk"]) for row in found}
@@ -249,63 +277,70 @@ class Lists:
         return Place(org, row["n"], row["t"], row["leaf"], tuple(scopes))
 
     def _seal_chunk(self, org: str, mark: Mark, rows: list[Place]) -> bool:
-        """Cells are set, not added to, and count only once the mark has moved: a crash in between is mended by the next run."""
+        """Sets the chunk's cells and moves the mark; False when something came in between.
+
+        Cells count only once the mark has moved, and every write holds only while the mark is as it was read: a sealer
+        that was overtaken changes nothing, and what one left half done is set again by the next.
+        """
         chunk = mark.sealed
         parent, cell = divmod(chunk, SUPER)
-        org_key = self._cell_key(org, ORG, "s", parent)
         counts: dict[str, dict[str, int]] = {ORG: {}}
         for row in rows:
             for scope in row.members():
                 leaves = counts.setdefault(scope, {})
                 leaves[row.leaf] = leaves.get(row.leaf, 0) + 1
-        held = dynamo.update(
+        listed = dynamo.update(
             self._table(),
-            org_key,
+            self._cell_key(org, ORG, "s", parent),
             "ADD scopes :scopes",
             values={":scopes": set(counts)},
         )
-        bounds = {"<": min((row.t for row in rows), default=0), ">": max((row.t for row in rows), default=0)}
-        for scope in held["scopes"]:
-            extra = bounds if scope == ORG and rows else {}
-            self._set_cell(self._cell_key(org, scope, "s", parent), cell, {**counts.get(scope, {}), **extra})
+        if rows:
+            counts[ORG] |= {"<": min(row.t for row in rows), ">": max(row.t for row in rows)}
+        contents = {scope: counts.get(scope, {}) for scope in sorted(listed["scopes"])}
+        changes = self._cells_set(org, "s", parent, cell, contents)
         if cell == SUPER - 1:
-            self._close_super(org, parent, held["scopes"])
+            supers = self._held(org, "s", parent, contents)
+            summed = {scope: _summed({**supers[scope], cell: content}) for scope, content in contents.items()}
+            changes += self._cells_set(org, "t", parent // TOP, parent % TOP, summed)
         try:
-            dynamo.update(
-                self._table(),
-                self._mark_key(org),
-                "SET sealed = :next ADD rev :one",
-                values={":next": chunk + 1, ":one": 1, ":chunk": chunk, ":rev": mark.rev},
-                condition="sealed = :chunk AND rev = :rev",
-            )
+            while len(changes) > _TOGETHER:
+                dynamo.write([self._mark_change(org, mark, chunk), *changes[:_TOGETHER]])
+                del changes[:_TOGETHER]
+            dynamo.write([self._mark_change(org, mark, chunk + 1), *changes])
         except ConditionFailed:
             return False
         return True
 
-    def _close_super(self, org: str, parent: int, scopes: set[str]) -> None:
-        for scope in scopes:
-            summed: dict[str, int] = {}
-            cells = _cells(dynamo.get(self._table(), self._cell_key(org, scope, "s", parent)) or {})
-            for cell in cells.values():
-                for name, value in cell.items():
-                    if name == "<":
-                        summed["<"] = min(value, summed.get("<", _END))
-                    elif name == ">":
-                        summed[">"] = max(value, summed.get(">", -_END))
-                    else:
-                        summed[name] = summed.get(name, 0) + value
-            self._set_cell(self._cell_key(org, scope, "t", parent // TOP), parent % TOP, summed)
+    def _mark_change(self, org: str, mark: Mark, sealed: int) -> Action:
+        """Sets the number of sealed chunks, if nobody has touched the mark; the same number only makes sure of that."""
+        values = {":sealed": sealed, ":was": mark.sealed, ":rev": mark.rev}
+        expression = "SET sealed = :sealed"
+        if sealed != mark.sealed:
+            expression += " ADD rev :one"
+            values[":one"] = 1
+        return dynamo.update_action(
+            self._table(), self._mark_key(org), expression, values=values, condition="sealed = :was AND rev = :rev"
+        )
 
-    def _set_cell(self, key: Item, cell: int, content: dict[str, int]) -> None:
-        stale = set(_cells(dynamo.get(self._table(), key) or {}).get(cell, {})) - set(content)
-        if not content and not stale:
-            return
-        names = {f"#{i}": f"{cell}.{name}" for i, name in enumerate([*content, *sorted(stale)])}
-        values = {f":{i}": value for i, value in enumerate(content.values())}
-        expression = "SET " + ", ".join(f"#{i} = :{i}" for i in range(len(content))) if content else ""
-        if stale:
-            expression += " REMOVE " + ", ".join(f"#{len(content) + i}" for i in range(len(stale)))
-        dynamo.update(self._table(), key, expression, names=names, values=values)
+    def _held(self, org: str, level: str, item: int, scopes: Iterable[str]) -> dict[str, dict[int, dict[str, int]]]:
+        """The cells of one item of a level, per scope."""
+        keys = {scope: self._cell_key(org, scope, level, item) for scope in scopes}
+        found = {held["pk"]: held for held in dynamo.get_many(self._table(), keys.values(), consistent=True)}
+        return {scope: _cells(found.get(key["pk"], {})) for scope, key in keys.items()}
+
+    def _cells_set(
+        self, org: str, level: str, item: int, cell: int, contents: dict[str, dict[str, int]]
+    ) -> list[Action]:
+        """The writes that make one cell of each scope what `contents` says, whatever stood there."""
+        held = self._held(org, level, item, contents)
+        actions = []
+        for scope, content in contents.items():
+            stale = sorted(set(held[scope].get(cell, {})) - set(content))
+            if content or stale:
+                key = self._cell_key(org, scope, level, item)
+                actions.append(_cell_set(self._table(), key, cell, content, stale))
+        return actions
 
     # Reading
 
@@ -343,7 +378,7 @@ class Lists:
         return {"pk": f"{org}#list", "sk": "mark"}
 
     @staticmethod
-    def _hash(org: str, scope: str, leaf: str) -> str:
+    def hash(org: str, scope: str, leaf: str) -> str:
         return f"{org}#{leaf}" if scope == ORG else f"{org}#{scope}#{leaf}"
 
     @staticmethod
@@ -351,13 +386,17 @@ class Lists:
         return {"pk": f"{org}#cells#{scope}", "sk": f"{level}#{item:08d}"}
 
     def cells(self, org: str, scope: str, level: str, item: int | None = None) -> dict[int, dict[str, int]]:
-        """Cells of one level, by their number from the first: of one item, or of all."""
+        """Cells of one level, by their number from the first: of one item, or of all.
+
+        Read consistently, as the mark is: a chunk that the mark calls sealed and whose cell is not seen would be lost.
+        """
         fan = SUPER if level == "s" else TOP
         if item is not None:
-            found = [dynamo.get(self._table(), self._cell_key(org, scope, level, item), consistent=False) or {}]
+            found = [dynamo.get(self._table(), self._cell_key(org, scope, level, item)) or {}]
         else:
             values = {":pk": f"{org}#cells#{scope}", ":level": f"{level}#"}
-            found = list(dynamo.query(self._table(), "pk = :pk AND begins_with(sk, :level)", values))
+            condition = "pk = :pk AND begins_with(sk, :level)"
+            found = list(dynamo.query(self._table(), condition, values, ConsistentRead=True))
         return {
             int(held["sk"].partition("#")[2]) * fan + cell: content
             for held in found
@@ -370,6 +409,19 @@ class Lists:
         index, _ = self._indexes[scope.partition("#")[0]]
         answer: dict[str, Any] = client("dynamodb").query(TableName=self._table(), IndexName=index, **request)
         return answer
+
+    def newest(self, org: str) -> int:
+        """The highest number given out."""
+        head = dynamo.get(self._table(), {"pk": f"{org}#list", "sk": "head"})
+        return int(head["n"]) if head else 0
+
+    def row(self, org: str, number: int) -> Item | None:
+        """The row of a number, where `row_key` is known."""
+        return dynamo.get(self._table(), self.row_key(org, number), consistent=False) if self.row_key else None
+
+    def leaves(self, org: str) -> list[str]:
+        """Every leaf that ever had a row."""
+        return sorted(self._mark(org).leaves)
 
     def attribute(self, scope: str) -> str:
         return self._indexes[scope.partition("#")[0]][1]
@@ -385,47 +437,82 @@ class _Reader:
         self._wanted = wanted
         self._leaves = leaves
         self._edge = mark.sealed * lists.chunk  # rows above it are not sealed
+        self._skip = 0  # matching rows still to come before the page
 
     def page(self, offset: int, limit: int, total: bool) -> Page:
-        if offset == 0 and not self._wanted.timed:
-            return self._first(limit, total)
-        counted, skip, low = 0, offset, 1
-        high: int | None = None
-        for segment in self._segments():
-            for piece in self._opened(segment, skip if high is None else None):
-                count = self.count(piece.low, piece.high) if piece.count is None else piece.count
-                counted += count
-                if high is None and skip < count:
-                    high = piece.high
-                elif high is None:
-                    skip -= count
-                if count:
-                    low = piece.low
-            if not total and counted >= offset + limit:
+        """Goes through the list in runs of numbers. Looks at rows or counts them only where no cell has their count."""
+        rows: list[Item] = []
+        run: _Run | None = None
+        counted = 0
+        self._skip = offset
+        for piece in self._pieces():
+            missing = limit - len(rows) - (run.holds if run else 0)
+            found: list[Item] | None = None
+            if piece.count is not None:
+                count = piece.count
+            elif piece.exact and (self._skip or not missing):
+                count = self.count(piece.low, piece.high)
+            else:
+                found = self.rows(piece.low, piece.high, 0, _END if total or self._skip else missing)
+                count = len(found)
+            counted += count
+            if self._skip >= count:
+                self._skip -= count
+                continue
+            if missing and found is not None:
+                rows += self._read(run)
+                rows += found[self._skip : self._skip + missing]
+                run = None
+            elif missing:
+                run = run or _Run(piece.high, self._skip)
+                run.low = piece.low
+                run.holds += min(count - self._skip, missing)
+            self._skip = 0
+            if not total and len(rows) + (run.holds if run else 0) >= limit:
                 break
-        rows = self.rows(low, high, skip, limit) if high is not None else []
-        return Page(rows, counted if total else None)
+        return Page(rows + self._read(run), counted if total else None)
 
-    def _first(self, limit: int, total: bool) -> Page:
-        """The first page needs no counts; for its total only what it did not read itself is counted."""
-        rows = self.rows(1, _END, 0, limit)
-        if not total:
-            return Page(rows, None)
-        if len(rows) < limit:
-            return Page(rows, len(rows))
-        tail = sum(1 for row in rows if row["n"] > self._edge) + self.count(self._edge + 1, rows[-1]["n"] - 1)
-        return Page(rows, tail + sum(segment.count or 0 for segment in self._sealed()))
+    def _read(self, run: _Run | None) -> list[Item]:
+        return self.rows(run.low, run.high, run.skip, run.holds) if run else []
 
-    def _opened(self, segment: Segment, skip: int | None) -> Iterator[Segment]:
-        """The segment, or its chunks where the page begins in it."""
-        if segment.parent is not None and segment.count is not None and skip is not None and skip < segment.count:
-            yield from self._chunks(segment.parent)
-        else:
-            yield segment
+    def _pieces(self) -> Iterator[Segment]:
+        """The segments, cut to the times where that can be; a super as its chunks where the page begins inside it."""
+        for segment in self._segments():
+            if segment.parent is not None and 0 < self._skip < (segment.count or 0):
+                yield from map(self._cut, self._chunks(segment.parent))
+            else:
+                yield self._cut(segment)
+
+    def _cut(self, segment: Segment) -> Segment:
+        """A segment not wholly inside the filter's times, cut to them if its rows are numbered in order of time."""
+        if segment.count is not None or not self._wanted.timed or self._lists.row_key is None:
+            return segment
+        low, high = segment.low, min(segment.high, self._lists.newest(self._org))
+        if self._wanted.since is not None:
+            low = self._first_from(low, high, self._wanted.since)
+        if self._wanted.until is not None:
+            high = self._first_from(low, high, self._wanted.until + 1) - 1
+        return Segment(low, high, None, exact=True)
+
+    def _first_from(self, low: int, high: int, t: int) -> int:
+        """The first number from `low` on whose row is not before `t`, or `high` + 1. Reads a few rows by their keys."""
+        probe = low
+        while low <= high:
+            found = self._row_at(probe, high)
+            if found is None or found["t"] >= t:
+                high = probe - 1
+            else:
+                low = found["n"] + 1
+            probe = (low + high) // 2
+        return low
+
+    def _row_at(self, number: int, high: int) -> Item | None:
+        """The first row there is from `number` to `high`."""
+        return next((row for at in range(number, high + 1) if (row := self._lists.row(self._org, at))), None)
 
     def _segments(self) -> Iterator[Segment]:
         """The whole list as runs of numbers, newest first; sealed runs outside the filter's times are left out."""
-        yield Segment(self._edge + 1, _END, None)
+        yield Segment(self._edge + 1, _END, None, exact=not self._wanted.timed)
         yield from self._sealed()
 
     def _sealed(self) -> Iterator[Segment]:
@@ -455,7 +542,7 @@ class _Reader:
             within = self._within(times.get(number, {}))
             count = self._sum(cells.get(number, {}))
             if count and within is not False:
-                yield Segment(number * size + 1, (number + 1) * size, count if within else None)
+                yield Segment(number * size + 1, (number + 1) * size, count if within else None, exact=bool(within))
 
     def _within(self, cell: dict[str, int]) -> bool | None:
         """Whether all of a cell's rows are inside the filter's times; None when only some may be."""
@@ -472,11 +559,9 @@ class _Reader:
         return sum(cell.get(leaf, 0) for leaf in self._leaves)
 
     def count(self, low: int, high: int) -> int:
-        """Matching rows with numbers from `low` to `high`, by looking at each."""
+        """Rows of the wanted leaves with numbers from `low` to `high`, whatever their times."""
         if low > high:
             return 0
-        if self._wanted.timed:
-            return len(self.rows(low, high, 0, _END))
         requests = [self._request(leaf, low, high) | {"Select": "COUNT"} for leaf in self._leaves]
         return sum(self._counted(request) for request in requests)
 
@@ -484,7 +569,7 @@ class _Reader:
         counted = 0
         while True:
             answer = self._lists.fetch(request, self._wanted.scope)
-            counted += answer["Count"]
+            counted += int(answer["Count"])
             if "LastEvaluatedKey" not in answer:
                 return counted
             request["ExclusiveStartKey"] = answer["LastEvaluatedKey"]
@@ -495,7 +580,7 @@ class _Reader:
             return []
         streams = [_Stream(self, leaf, low, high) for leaf in self._leaves]
         goal = skip + need
-        share = goal if len(streams) == 1 else -(-goal // len(streams)) + _SLACK
+        share = goal if len(streams) == 1 else -(-goal // len(streams)) + min(2, _SLACK // len(streams))
         _together([(stream, share) for stream in streams])
         while True:
             horizon = max((stream.horizon for stream in streams if not stream.ended), default=0)
@@ -509,7 +594,7 @@ class _Reader:
         return {
             "KeyConditionExpression": f"{self._lists.attribute(scope)} = :hash AND n BETWEEN :low AND :high",
             "ExpressionAttributeValues": dynamo.pack(
-                {":hash": self._lists._hash(self._org, scope, leaf), ":low": low, ":high": high}
+                {":hash": self._lists.hash(self._org, scope, leaf), ":low": low, ":high": high}
             ),
             "ScanIndexForward": False,
         }
@@ -572,15 +657,45 @@ def _cells(item: Item) -> dict[int, dict[str, int]]:
     return cells
 
 
-def _cell_change(table: str, key: Item, cell: int, deltas: dict[str, int], bounds: Item) -> Action:
+def _summed(cells: dict[int, dict[str, int]]) -> dict[str, int]:
+    """One cell that says of all `cells` together what they say each."""
+    summed: dict[str, int] = {}
+    for content in cells.values():
+        for name, value in content.items():
+            if name == "<":
+                summed[name] = min(value, summed.get(name, _END))
+            elif name == ">":
+                summed[name] = max(value, summed.get(name, -_END))
+            else:
+                summed[name] = summed.get(name, 0) + value
+    return summed
+
+
+def _cell_set(table: str, key: Item, cell: int, content: dict[str, int], stale: list[str]) -> Action:
+    names = {f"#{i}": f"{cell}.{name}" for i, name in enumerate([*content, *stale])}
+    values: Item = {f":{i}": value for i, value in enumerate(content.values())}
+    expression = "SET " + ", ".join(f"#{i} = :{i}" for i in range(len(content))) if content else ""
+    if stale:
+        expression += " REMOVE " + ", ".join(f"#{len(content) + i}" for i in range(len(stale)))
+    return dynamo.update_action(table, key, expression.strip(), names=names, values=values)
+
+
+def _cell_change(table: str, key: Item, cell: int, deltas: dict[str, int], bounds: Item, joined: set[str]) -> Action:
+    """Adds to a cell's counts, lists scopes new to its super, and widens its time bounds if that is needed still."""
     moved = {leaf: delta for leaf, delta in deltas.items() if delta}
     names = {f"#{i}": f"{cell}.{leaf}" for i, leaf in enumerate(moved)}
     values: Item = {f":{i}": delta for i, delta in enumerate(moved.values())}
-    adds = ", ".join(f"#{i} :{i}" for i in range(len(moved)))
-    expression = f"ADD {adds}" if adds else ""
+    adds = [f"#{i} :{i}" for i in range(len(moved))]
+    if joined:
+        adds.append("scopes :joined")
+        values[":joined"] = joined
+    expression = f"ADD {', '.join(adds)}" if adds else ""
+    narrower = []
     for i, (name, value) in enumerate(bounds.items()):
         names[f"#b{i}"] = name
         values[f":b{i}"] = value
+        narrower.append(f"attribute_not_exists(#b{i}) OR #b{i} {'>' if name.endswith('<') else '<'} :b{i}")
     if bounds:
         expression += " SET " + ", ".join(f"#b{i} = :b{i}" for i in range(len(bounds)))
-    return dynamo.update_action(table, key, expression.strip(), names=names, values=values)
+    condition = f"({') AND ('.join(narrower)})" if len(narrower) > 1 else "".join(narrower)
+    return dynamo.update_action(table, key, expression.strip(), names=names, values=values, condition=condition)

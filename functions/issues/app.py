@@ -1,0 +1,66 @@
+"""`/api/v2/issues` (ThinkHive), and the same rows as `/api/v1/cases` for clients of the older interface."""
+
+from fixloop import boot  # isort: skip
+import secrets
+
+from fixloop.http import AlreadyAnswered, Api, Reply, Request
+from fixloop.issues import IssueIn, IssuePatch, IssueQuery
+from fixloop.storage import agents, issues
+from fixloop.storage.dynamo import ConditionFailed
+from fixloop.thinkhive import identifier, many, one
+
+handler = Api()
+
+
+def _id(key: str) -> str:
+    """`case_…` is another name of `iss_…`."""
+    return f"iss_{key.removeprefix('case_')}" if key.startswith("case_") else key
+
+
+@handler.route("GET", "/api/v1/cases")
+@handler.route("GET", "/api/v2/issues")
+def list_issues(request: Request) -> Reply:
+    query = request.parameters(IssueQuery)
+    found, total = issues.page(request.org, query)
+    names = agents.names(request.org, {issue.agent_id for issue in found})
+    return Reply(200, many([issue.listed(names.get(issue.agent_id)) for issue in found], query, total))
+
+
+@handler.route("POST", "/api/v1/cases")
+@handler.route("POST", "/api/v2/issues")
+def create_issue(request: Request) -> Reply:
+    given = request.model(IssueIn)
+    n, at = issues.number(request.org, request.now)
+    issue = issues.made(identifier("iss", at, secrets.randbelow(36**4)), n, at, given)
+    reply = Reply(201, one(issue.created()))
+    try:
+        issues.add(request.org, issue, given.traceIds, *request.keep(reply))
+    except ConditionFailed:
+        raise AlreadyAnswered from None
+    return reply
+
+
+@handler.route("GET", "/api/v1/cases/<issue_id>")
+@handler.route("GET", "/api/v2/issues/<issue_id>")
+def get_issue(request: Request, issue_id: str) -> Reply:
+    issue = issues.find(request.org, _id(issue_id))
+    names = agents.names(request.org, {issue.agent_id})
+    linked = issues.trace_ids(request.org, issue.id)
+    return Reply(200, one(issue.detailed(names.get(issue.agent_id), linked, [])))
+
+
+@handler.route("PATCH", "/api/v1/cases/<issue_id>")
+@handler.route("PATCH", "/api/v2/issues/<issue_id>")
+def update_issue(request: Request, issue_id: str) -> Reply:
+    patch = request.model(IssuePatch)
+    return Reply(200, one(issues.patch(request.org, _id(issue_id), patch, request.now).patched()))
+
+
+@handler.route("DELETE", "/api/v1/cases/<issue_id>")
+@handler.route("DELETE", "/api/v2/issues/<issue_id>")
+def delete_issue(request: Request, issue_id: str) -> Reply:
+    issues.remove(request.org, _id(issue_id))
+    return Reply(200, {"success": True, "message": "Issue deleted successfully"})
+
+
+boot.done()

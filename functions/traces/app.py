@@ -1,0 +1,83 @@
+"""`/api/traces` (ThinkHive) and `/v1/traces` (OTLP over HTTP): recorded answers come in, from SDKs and any OpenTelemetry exporter."""
+
+from fixloop import boot  # isort: skip
+import secrets
+import zlib
+
+from fixloop.errors import Invalid, TooLarge
+from fixloop.http import AlreadyAnswered, Api, Reply, Request, parsed
+from fixloop.otlp import decoded, read
+from fixloop.storage import traces as store
+from fixloop.storage.dynamo import ConditionFailed
+from fixloop.storage.lists import ORG, Filter
+from fixloop.thinkhive import identifier, many, one
+from fixloop.traces import TraceIn, TraceQuery, created, detailed, id_of_otlp, received
+
+MAX_INFLATED = 8 * 1024 * 1024
+
+handler = Api()
+
+
+@handler.route("GET", "/api/traces")
+def list_traces(request: Request) -> Reply:
+    query = request.parameters(TraceQuery)
+    wanted = Filter(
+        ORG if query.agentId is None else f"agent#{query.agentId}",
+        lambda code: query.outcome is None or code == store.LEAVES[query.outcome],
+        query.startDate,
+        query.endDate,
+    )
+    found, total = store.page(request.org, wanted, query.start, query.limit)
+    return Reply(200, many(found, query, total))
+
+
+@handler.route("POST", "/api/traces")
+def create_trace(request: Request) -> Reply:
+    given = request.model(TraceIn)
+    trace = received(identifier("tr", request.now, secrets.randbelow(36**4)), given, request.now)
+    reply = Reply(201, one(created(trace, request.org)))
+    try:
+        store.add(request.org, trace, request.now, *request.keep(reply))
+    except ConditionFailed:
+        raise AlreadyAnswered from None
+    return reply
+
+
+@handler.route("GET", "/api/traces/<trace_id>")
+def get_trace(request: Request, trace_id: str) -> Reply:
+    return Reply(200, one(detailed(store.find(request.org, trace_id), request.org)))
+
+
+@handler.route("POST", "/v1/traces")
+def export_traces(request: Request) -> Reply:
+    """An `ExportTraceServiceRequest`, JSON or protobuf by its content type, plain or gzip."""
+    content = _inflated(request)
+    protobuf = "protobuf" in request.headers.get("content-type", "")
+    for trace in read(decoded(content) if protobuf else parsed(_text(content))):
+        store.gather(request.org, id_of_otlp(request.org, trace.trace_id), trace.agent, trace.spans, request.now)
+    if protobuf:
+        return Reply(200, None, {"Content-Type": "application/x-protobuf"})
+    return Reply(200, {"partialSuccess": {}})
+
+
+def _text(content: bytes) -> str:
+    try:
+        return content.decode()
+    except UnicodeDecodeError:
+        raise Invalid(message="The body is not UTF-8.") from None
+
+
+def _inflated(request: Request) -> bytes:
+    if request.headers.get("content-encoding", "").lower() != "gzip":
+        return request.content
+    try:
+        inflater = zlib.decompressobj(wbits=31)
+        content = inflater.decompress(request.content, MAX_INFLATED)
+    except zlib.error:
+        raise Invalid(message="The body is not gzip.") from None
+    if inflater.unconsumed_tail:
+        raise TooLarge(f"The body has more than {MAX_INFLATED} bytes unpacked.")
+    return content
+
+
+boot.done()

@@ -1,0 +1,135 @@
+"""Agents: what is being improved. Every change of prompt, model or parameters is a new version."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any
+
+from pydantic import BaseModel, Field, StringConstraints, field_validator
+
+from fixloop.calls import Id
+from fixloop.times import iso_s
+
+MAX_PROMPT = 200_000
+
+Name = Annotated[str, StringConstraints(min_length=1, max_length=255)]
+Prompt = Annotated[str, StringConstraints(max_length=MAX_PROMPT)]
+ModelName = Annotated[str, StringConstraints(min_length=1, max_length=255)]
+
+
+class Parameters(BaseModel):
+    """How the model is asked. Names as in fixes of type `config_change`."""
+
+    model_config = {"extra": "forbid"}
+
+    temperature: Annotated[float, Field(ge=0, le=2)] | None = None
+    topP: Annotated[float, Field(gt=0, le=1)] | None = None  # noqa: N815
+    maxTokens: Annotated[int, Field(ge=1, le=200_000)] | None = None  # noqa: N815
+    stop: Annotated[list[str], Field(max_length=16)] | None = None
+
+    def given(self) -> dict[str, Any]:
+        return self.model_dump(exclude_none=True)
+
+
+class Content(BaseModel):
+    """What a version holds."""
+
+    name: str
+    system_prompt: str = ""
+    model: str = "extractive"
+    parameters: dict[str, Any] = {}
+
+
+class AgentIn(BaseModel):
+    """The body of `POST /api/agents`. `number` is the integer id that ThunderPhone's calls name the agent by."""
+
+    name: Name
+    number: Id | None = None
+    systemPrompt: Prompt = ""  # noqa: N815
+    model: ModelName = "extractive"
+    parameters: Parameters = Parameters()
+
+
+class AgentPatch(BaseModel):
+    """The body of `PATCH /api/agents/:id`; only what is given changes."""
+
+    name: Name | None = None
+    systemPrompt: Prompt | None = None  # noqa: N815
+    model: ModelName | None = None
+    parameters: Parameters | None = None
+
+    @field_validator("*", mode="before")
+    @classmethod
+    def _given(cls, value: Any) -> Any:
+        if value is None:
+            raise ValueError("must not be null")
+        return value
+
+    def onto(self, content: Content) -> Content:
+        changed: dict[str, Any] = {}
+        if self.name is not None:
+            changed["name"] = self.name
+        if self.systemPrompt is not None:
+            changed["system_prompt"] = self.systemPrompt
+        if self.model is not None:
+            changed["model"] = self.model
+        if self.parameters is not None:
+            changed["parameters"] = self.parameters.given()
+        return content.model_copy(update=changed)
+
+
+class Agent(BaseModel):
+    """An agent as it is kept: its two ids, its newest version and what that holds. Times in ms."""
+
+    id: str
+    n: int
+    number: int | None = None
+    version: int = 1
+    content: Content
+    created_at: int
+    updated_at: int
+
+    def shown(self) -> dict[str, Any]:
+        return {
+            "id": self.id,
+            "number": self.number,
+            "version": self.version,
+            **_content(self.content),
+            "createdAt": iso_s(self.created_at),
+            "updatedAt": iso_s(self.updated_at),
+        }
+
+
+class Version(BaseModel):
+    """One version of an agent, and what made it: `created`, `updated`, `rolled back to 1`, `fix fix_…`."""
+
+    agent_id: str
+    version: int
+    content: Content
+    reason: str
+    author: str | None = None
+    created_at: int
+
+    def shown(self) -> dict[str, Any]:
+        return {
+            "agentId": self.agent_id,
+            "version": self.version,
+            **_content(self.content),
+            "reason": self.reason,
+            "author": self.author,
+            "createdAt": iso_s(self.created_at),
+        }
+
+
+def _content(content: Content) -> dict[str, Any]:
+    return {
+        "name": content.name,
+        "systemPrompt": content.system_prompt,
+        "model": content.model,
+        "parameters": content.parameters,
+    }
+
+
+class Rollback(BaseModel):
+    """The body of `POST /api/agents/:id/rollback`."""
+
+    version: Annotated[int, Field(ge=1, le=10**9)]

@@ -1,0 +1,448 @@
+"""Issues, the traces linked to them, and the groups of reports they come from: the issues table."""
+
+from __future__ import annotations
+
+import heapq
+import json
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from typing import Any
+
+from fixloop.aws import client
+from fixloop.errors import Conflict, NotFound
+from fixloop.issues import SEVERITIES, Issue, IssueIn, IssuePatch, IssueQuery, Metadata
+from fixloop.settings import settings
+from fixloop.storage import dynamo
+from fixloop.storage.dynamo import Action, ConditionFailed, Contended, Item
+from fixloop.storage.lists import ORG, Filter, Lists, Place
+
+_ATTEMPTS = 10
+_AT_ONCE = 40  # links written in one transaction
+_RANK = 10**12  # trace counts are sorted together with row numbers below this
+
+
+def _table() -> str:
+    return settings().issues_table
+
+
+lists = Lists(_table, chunk=64, indexes={ORG: ("by_leaf", "lf"), "agent": ("by_agent", "af")})
+_BY_TRACES = {ORG: ("by_leaf_traces", "lf"), "agent": ("by_agent_traces", "af")}
+
+
+def key(org: str, issue_id: str) -> Item:
+    return {"pk": f"{org}#issue#{issue_id}", "sk": "issue"}
+
+
+def _link_key(org: str, issue_id: str, trace_id: str) -> Item:
+    return {"pk": f"{org}#issue#{issue_id}", "sk": f"trace#{trace_id}"}
+
+
+def place(org: str, issue: Issue) -> Place:
+    return Place(org, issue.n, issue.created_at, issue.leaf, (("agent", issue.agent_id),))
+
+
+def _fields(org: str, issue: Issue) -> Item:
+    """Every attribute of a row but its key. What only this module counts with is kept out of the document."""
+    return {
+        **lists.attributes(place(org, issue)),
+        "at": issue.created_at,
+        "tc": issue.trace_count * _RANK + issue.n,
+        "traces": issue.trace_count,
+        "tests": issue.active_tests,
+        "status": issue.status,
+        "doc": issue.model_dump_json(exclude={"trace_count", "active_tests"}),
+        "changed": issue.updated_at,
+    }
+
+
+def issue_of(item: Item) -> Issue:
+    """The issue in a stored item, also in one that came through the table's stream."""
+    return Issue(**json.loads(item["doc"]), trace_count=item["traces"], active_tests=item["tests"])
+
+
+def add(org: str, issue: Issue, trace_ids: list[str], *also: Action) -> Issue:
+    """Stores a new issue with its links. Links beyond one transaction's worth are written before it, where nobody sees them."""
+    issue = issue.model_copy(update={"trace_count": len(trace_ids)})
+    lists.announce(org, issue.leaf)
+    links = [{**_link_key(org, issue.id, one), "linked_at": issue.created_at + at} for at, one in enumerate(trace_ids)]
+    for early in links[_AT_ONCE:]:
+        dynamo.put(_table(), early)
+    dynamo.write(
+        [
+            dynamo.put_action(
+                _table(), {**key(org, issue.id), **_fields(org, issue)}, condition="attribute_not_exists(pk)"
+            ),
+            *(dynamo.put_action(_table(), link) for link in links[:_AT_ONCE]),
+            *also,
+        ]
+    )
+    if issue.n % lists.chunk == 0:
+        lists.seal(org, issue.created_at)
+    return issue
+
+
+def number(org: str, now: int) -> tuple[int, int]:
+    """A new row number and the time that goes with it."""
+    return lists.allocate(org, now)
+
+
+def made(issue_id: str, n: int, at: int, given: IssueIn) -> Issue:
+    return Issue(
+        id=issue_id,
+        n=n,
+        title=given.title,
+        description=given.description,
+        severity=given.severity,
+        status="open",
+        agent_id=given.agentId,
+        tags=given.tags,
+        trace_count=len(given.traceIds),
+        metadata=Metadata(first_seen=at, last_seen=at),
+        created_at=at,
+        updated_at=at,
+    )
+
+
+def look(org: str, issue_id: str) -> Issue | None:
+    item = dynamo.get(_table(), key(org, issue_id))
+    return issue_of(item) if item else None
+
+
+def find(org: str, issue_id: str) -> Issue:
+    """Raises NotFound."""
+    issue = look(org, issue_id)
+    if issue is None:
+        raise NotFound(f"Issue {issue_id} not found")
+    return issue
+
+
+def trace_ids(org: str, issue_id: str) -> list[str]:
+    """Linked traces in the order they were linked."""
+    values = {":pk": key(org, issue_id)["pk"], ":trace": "trace#"}
+    items = dynamo.query(_table(), "pk = :pk AND begins_with(sk, :trace)", values, ConsistentRead=True)
+    return [item["sk"].removeprefix("trace#") for item in sorted(items, key=lambda item: item["linked_at"])]
+
+
+def page(org: str, query: IssueQuery) -> tuple[list[Issue], int]:
+    """A page of issues in the asked order, ties by age, and how many match."""
+    scope = ORG if query.agentId is None else f"agent#{query.agentId}"
+    match query.sortBy:
+        case "severity":
+            rows, total = _by_severity(org, scope, query)
+        case "traceCount":
+            rows, total = _by_traces(org, scope, query)
+        case _:
+            rows, total = _directed(org, Filter(scope, query.wants), query.start, query.limit, query.sortOrder == "asc")
+    items = dynamo.get_many(_table(), ({"pk": row["pk"], "sk": row["sk"]} for row in rows), consistent=True)
+    order = {row["pk"]: at for at, row in enumerate(rows)}
+    return [issue_of(item) for item in sorted(items, key=lambda item: order[item["pk"]])], total
+
+
+def _directed(org: str, wanted: Filter, offset: int, limit: int, ascending: bool) -> tuple[list[Item], int]:
+    """Oldest first is newest first read from the other end, which the total tells."""
+    if not ascending:
+        found = lists.page(org, wanted, offset=offset, limit=limit, total=True)
+        return found.rows, found.total or 0
+    total = lists.page(org, wanted, offset=0, limit=1, total=True).total or 0
+    end = max(0, total - offset)
+    start = max(0, end - limit)
+    rows = lists.page(org, wanted, offset=start, limit=end - start).rows if end else []
+    return rows[::-1], total
+
+
+def _by_severity(org: str, scope: str, query: IssueQuery) -> tuple[list[Item], int]:
+    ascending = query.sortOrder == "asc"
+    offset, rows, total = query.start, [], 0
+    for rank in range(len(SEVERITIES)) if ascending else reversed(range(len(SEVERITIES))):
+
+        def wanted(code: str, rank: int = rank) -> bool:
+            return code[0] == str(rank) and query.wants(code)
+
+        found, count = _directed(org, Filter(scope, wanted), offset, max(1, query.limit - len(rows)), ascending)
+        if len(rows) < query.limit:
+            rows += found[: query.limit - len(rows)]
+        offset = max(0, offset - count)
+        total += count
+    return rows, total
+
+
+def _by_traces(org: str, scope: str, query: IssueQuery) -> tuple[list[Item], int]:
+    """Leaves merged by trace count. An offset is walked, so its cost grows with it."""
+    total = lists.page(org, Filter(scope, query.wants), offset=0, limit=1, total=True).total or 0
+    if query.start >= total:
+        return [], total
+    leaves = [code for code in lists.leaves(org) if query.wants(code)]
+    goal = query.start + query.limit
+    share = -(-goal // max(1, len(leaves))) + 2
+    ascending = query.sortOrder == "asc"
+    streams = [_ranked(org, scope, code, ascending, share) for code in leaves]
+    merged = heapq.merge(*streams, key=lambda row: int(row["tc"]), reverse=not ascending)
+    rows = [row for _, row in zip(range(goal), merged, strict=False)]
+    return rows[query.start :], total
+
+
+def _ranked(org: str, scope: str, code: str, ascending: bool, share: int) -> Iterator[Item]:
+    index, attribute = _BY_TRACES[scope.partition("#")[0]]
+    request: dict[str, Any] = {
+        "TableName": _table(),
+        "IndexName": index,
+        "KeyConditionExpression": f"{attribute} = :hash",
+        "ExpressionAttributeValues": dynamo.pack({":hash": lists.hash(org, scope, code)}),
+        "ScanIndexForward": ascending,
+        "Limit": share,
+    }
+    while True:
+        answer = client("dynamodb").query(**request)
+        yield from map(dynamo.unpack, answer["Items"])
+        if "LastEvaluatedKey" not in answer:
+            return
+        request["ExclusiveStartKey"] = answer["LastEvaluatedKey"]
+
+
+def replaced(org: str, old: Issue, new: Issue) -> Action:
+    """The write that turns `old` into `new`, unless someone else changed it first; counts of traces and tests stay."""
+    fields = {n: v for n, v in _fields(org, new).items() if n not in ("n", "t", "at", "tc", "traces", "tests")}
+    return dynamo.update_action(
+        _table(),
+        key(org, old.id),
+        "SET " + ", ".join(f"#{at} = :{at}" for at in range(len(fields))),
+        names={f"#{at}": name for at, name in enumerate(fields)} | {"#doc": "doc"},
+        values={f":{at}": value for at, value in enumerate(fields.values())}
+        | {":doc": old.model_dump_json(exclude={"trace_count", "active_tests"})},
+        condition="#doc = :doc",
+    )
+
+
+def change(
+    org: str, issue_id: str, fields: dict[str, Any] | Callable[[Issue], dict[str, Any]], now: int, *also: Action
+) -> Issue:
+    """Sets the named fields, whoever else is changing others at the same time; a function is asked anew on each attempt.
+
+    Raises NotFound.
+    """
+    for _ in range(_ATTEMPTS):
+        old = find(org, issue_id)
+        new = _changed(old, fields(old) if callable(fields) else fields, now)
+        if new is old:
+            return old
+        try:
+            lists.move(place(org, old), place(org, new), replaced(org, old, new), *also)
+        except ConditionFailed as refused:
+            if refused.failed(0):
+                continue
+            raise
+        return new
+    raise Contended(f"issue {issue_id} kept changing")
+
+
+def _changed(old: Issue, fields: dict[str, Any], now: int) -> Issue:
+    if all(getattr(old, name) == value for name, value in fields.items()):
+        return old
+    at = max(now, old.updated_at)
+    closing = fields.get("status") == "closed" and old.status != "closed"
+    return old.model_copy(update={**fields, "updated_at": at, **({"closed_at": at} if closing else {})})
+
+
+def patch(org: str, issue_id: str, given: IssuePatch, now: int) -> Issue:
+    """Raises NotFound."""
+    names = {"title", "description", "severity", "status", "tags"}
+    fields = {name: getattr(given, name) for name in names & given.model_fields_set}
+    if given.agentId is not None:
+        fields["agent_id"] = given.agentId
+    issue = change(org, issue_id, fields, now) if fields else find(org, issue_id)
+    if given.traceIds is not None:
+        held = set(trace_ids(org, issue_id))
+        for one in given.traceIds:
+            if one not in held:
+                link(org, issue_id, one, now)
+        for one in held - set(given.traceIds):
+            unlink(org, issue_id, one)
+        issue = find(org, issue_id)
+    return issue
+
+
+def link(org: str, issue_id: str, trace_id: str, now: int) -> bool:
+    """Counts a trace on the issue, once. False when it was there already. Raises NotFound."""
+    try:
+        dynamo.write(
+            [
+                dynamo.put_action(
+                    _table(),
+                    {**_link_key(org, issue_id, trace_id), "linked_at": now},
+                    condition="attribute_not_exists(pk)",
+                ),
+                _count(org, issue_id, 1),
+            ]
+        )
+    except ConditionFailed as refused:
+        if refused.failed(1):
+            raise NotFound(f"Issue {issue_id} not found") from None
+        return False
+    return True
+
+
+def unlink(org: str, issue_id: str, trace_id: str) -> None:
+    removal = {
+        "Delete": {
+            "TableName": _table(),
+            "Key": dynamo.pack(_link_key(org, issue_id, trace_id)),
+            "ConditionExpression": "attribute_exists(pk)",
+        }
+    }
+    try:
+        dynamo.write([removal, _count(org, issue_id, -1)])
+    except ConditionFailed:
+        return
+
+
+def _count(org: str, issue_id: str, step: int) -> Action:
+    values = {":step": step, ":rank": step * _RANK}
+    return dynamo.update_action(
+        _table(),
+        key(org, issue_id),
+        "ADD traces :step, tc :rank",
+        values=values,
+        condition="attribute_exists(pk)",
+    )
+
+
+def tested(org: str, issue_id: str, step: int) -> Action:
+    """Counts an active shadow test in (1) or out (-1). Its condition fails for an issue that is gone."""
+    return dynamo.update_action(
+        _table(),
+        key(org, issue_id),
+        "ADD tests :step",
+        values={":step": step},
+        condition="attribute_exists(pk)",
+    )
+
+
+def remove(org: str, issue_id: str) -> Issue:
+    """Raises NotFound, and Conflict while shadow tests are active. Traces stay; links go."""
+    for _ in range(_ATTEMPTS):
+        issue = find(org, issue_id)
+        if issue.active_tests > 0:
+            raise Conflict(f"Issue {issue_id} has active shadow tests")
+        doc = issue.model_dump_json(exclude={"trace_count", "active_tests"})
+        gone = {
+            "Delete": {
+                "TableName": _table(),
+                "Key": dynamo.pack(key(org, issue_id)),
+                "ConditionExpression": "tests <= :none AND #doc = :doc",
+                "ExpressionAttributeNames": {"#doc": "doc"},
+                "ExpressionAttributeValues": dynamo.pack({":none": 0, ":doc": doc}),
+            }
+        }
+        try:
+            lists.move(place(org, issue), None, gone)
+        except ConditionFailed:
+            continue
+        for one in trace_ids(org, issue_id):
+            dynamo.delete(_table(), _link_key(org, issue_id, one))
+        return issue
+    raise Contended(f"issue {issue_id} kept changing")
+
+
+# Groups: reports of one pattern on one agent
+
+
+def _group_key(org: str, group: str) -> Item:
+    return {"pk": f"{org}#group#{group}", "sk": "group"}
+
+
+def _member_key(org: str, group: str, report_id: int) -> Item:
+    return {"pk": f"{org}#group#{group}", "sk": f"member#{report_id:015d}"}
+
+
+@dataclass(frozen=True)
+class Group:
+    """What a group has come to. Times in ms of its members' calls."""
+
+    issue_id: str | None = None
+    why: str = ""
+    members: int = 0
+    customers: int = 0
+    first_seen: int | None = None
+    last_seen: int | None = None
+
+
+def group(org: str, name: str) -> Group:
+    held = dynamo.get(_table(), _group_key(org, name)) or {}
+    return Group(
+        issue_id=held.get("issue"),
+        why=held.get("why", ""),
+        members=held.get("members", 0),
+        customers=held.get("customers", 0),
+        first_seen=held.get("first_seen"),
+        last_seen=held.get("last_seen"),
+    )
+
+
+def join(org: str, name: str, why: str, report_id: int, member: dict[str, Any], at: int, customer: str | None) -> None:
+    """Makes a report a member of its group, once. `customer` is counted once per group."""
+    key = _group_key(org, name)
+    known = customer is None or dynamo.get(_table(), _customer_key(org, name, customer)) is not None
+    for _ in range(_ATTEMPTS):
+        joined = dynamo.put_action(
+            _table(),
+            {**_member_key(org, name, report_id), "doc": json.dumps(member, ensure_ascii=False)},
+            condition="attribute_not_exists(pk)",
+        )
+        counted = dynamo.update_action(
+            _table(),
+            key,
+            "SET why = :why ADD members :one, customers :customers",
+            values={":why": why, ":one": 1, ":customers": 0 if known else 1},
+        )
+        actions = [joined, counted]
+        if not known:
+            marker = _customer_key(org, name, customer or "")
+            actions.append(dynamo.put_action(_table(), marker, condition="attribute_not_exists(pk)"))
+        try:
+            dynamo.write(actions)
+        except ConditionFailed as refused:
+            if refused.failed(0):
+                break
+            known = True
+            continue
+        break
+    else:
+        raise Contended(f"group {name} kept changing")
+    _widen(key, "first_seen", "first_seen > :at", at)
+    _widen(key, "last_seen", "last_seen < :at", at)
+
+
+def _widen(key: Item, attribute: str, condition: str, at: int) -> None:
+    try:
+        dynamo.update(
+            _table(),
+            key,
+            f"SET {attribute} = :at",
+            values={":at": at},
+            condition=f"attribute_not_exists({attribute}) OR {condition}",
+        )
+    except ConditionFailed:
+        return
+
+
+def _customer_key(org: str, name: str, customer: str) -> Item:
+    return {"pk": f"{org}#group#{name}", "sk": f"customer#{customer}"}
+
+
+def members(org: str, name: str, limit: int) -> list[dict[str, Any]]:
+    """What the oldest members brought along, oldest first."""
+    values = {":pk": _group_key(org, name)["pk"], ":member": "member#"}
+    options = {"ConsistentRead": True, "Limit": limit}
+    items = dynamo.query(_table(), "pk = :pk AND begins_with(sk, :member)", values, **options)
+    return [json.loads(item["doc"]) for item in items]
+
+
+def bind(org: str, name: str, issue_id: str, before: str | None) -> Action:
+    """The write that gives a group its issue; its condition fails when another run was first."""
+    return dynamo.update_action(
+        _table(),
+        _group_key(org, name),
+        "SET issue = :issue",
+        values={":issue": issue_id, **({":before": before} if before else {})},
+        condition="issue = :before" if before else "attribute_not_exists(issue)",
+    )

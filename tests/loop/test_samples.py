@@ -1,0 +1,105 @@
+"""Every sample under events/ is played through its function, and every function with a trigger has one."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from cloud import ROOT, Client, Cloud
+from fixloop.events import SHAPES, Envelope
+from fixloop.identity import Principal, Scope, User, digest
+from fixloop.storage import dynamo
+
+SAMPLES = sorted((ROOT / "events").glob("*/*.json"))
+ORG, KEY = "org_5a3d1c0f9b7e2468", "sk_live_example"
+REFUSED = {"unrouted/unknown_path.json": 404}
+
+
+def name(sample: Path) -> str:
+    return f"{sample.parent.name}/{sample.name}"
+
+
+def read(sample: Path) -> dict[str, Any]:
+    event: dict[str, Any] = json.loads(sample.read_text())
+    return event
+
+
+def function_of(cloud: Cloud, folder: str) -> str:
+    (found,) = (f for f, p in cloud.functions().items() if p["CodeUri"].rstrip("/") == f"functions/{folder}")
+    return found
+
+
+def kind(event: dict[str, Any]) -> str:
+    if "Records" in event:
+        return "stream"
+    return "bus" if "detail-type" in event else "http"
+
+
+@pytest.fixture
+def sampled(cloud: Cloud) -> Client:
+    """The samples' organisation, key, call 987654321 and report 1."""
+    principal = Principal(
+        key_id="key_sample", org_id=ORG, user=User(id=1, created_at=1), scope=Scope.WRITE, limit=10**6, created_at=1
+    )
+    item = {"pk": f"key#{digest(KEY)}", "sk": "key", "doc": principal.model_dump_json()}
+    dynamo.put(cloud.environment()["PLATFORM_TABLE"], item)
+    client = Client(cloud, KEY, ORG)
+    body = json.loads(read(ROOT / "events/calls/put_call.json")["body"])
+    assert client.put("/v1/calls/987654321", body).status in (200, 201)
+    if client.get("/v1/issue-reports/1").status == 404:
+        assert client.post("/v1/calls/987654321/issue-reports", {"title": "First"}).json()["id"] == 1
+    return client
+
+
+@pytest.mark.parametrize("sample", SAMPLES, ids=name)
+def test_a_sample_is_taken_by_its_function(cloud: Cloud, sampled: Client, sample: Path) -> None:
+    event = read(sample)
+    answer = cloud.invoke(function_of(cloud, sample.parent.name), event)
+    match kind(event):
+        case "http":
+            expected = REFUSED.get(name(sample))
+            assert answer["statusCode"] == expected if expected else answer["statusCode"] < 300, answer
+        case "stream":
+            assert not (answer or {}).get("batchItemFailures")
+    cloud.settle()
+    assert not [failure for failure in cloud.failures if failure.event.get("detail", {}).get("org_id") == ORG]
+
+
+@pytest.mark.parametrize("sample", [s for s in SAMPLES if kind(read(s)) == "http"], ids=name)
+def test_a_sample_request_is_routed_to_the_function_it_lies_under(cloud: Cloud, sample: Path) -> None:
+    event = read(sample)
+    key, function = cloud.route(event["requestContext"]["http"]["method"], event["rawPath"])
+    assert (key, function) == (event["routeKey"], function_of(cloud, sample.parent.name))
+
+
+@pytest.mark.parametrize("sample", [s for s in SAMPLES if kind(read(s)) == "bus"], ids=name)
+def test_a_sample_event_has_the_documented_shape(sample: Path) -> None:
+    event = read(sample)
+    outer = Envelope.model_validate(event["detail"])
+    assert event["detail-type"] == outer.type
+    SHAPES[outer.type].model_validate(outer.data)
+
+
+def triggers(cloud: Cloud) -> dict[str, set[str]]:
+    """Folder of each function, and the kinds of events that the template sends to it."""
+    found: dict[str, set[str]] = {}
+    routed = {
+        resource["Properties"]["IntegrationUri"]["Fn::GetAtt"].partition(".")[0]
+        for resource in cloud.template["Resources"].values()
+        if resource["Type"] == "AWS::ApiGatewayV2::Integration"
+    }
+    kinds = {"EventBridgeRule": "bus", "DynamoDB": "stream"}
+    for function, properties in cloud.functions().items():
+        folder = Path(properties["CodeUri"]).name
+        found[folder] = {kinds[e["Type"]] for e in properties.get("Events", {}).values() if e["Type"] in kinds}
+        found[folder] |= {"http"} if function in routed else set()
+    return found
+
+
+def test_every_function_with_a_trigger_has_a_sample_of_each_kind(cloud: Cloud) -> None:
+    sampled = {folder: {kind(read(s)) for s in SAMPLES if s.parent.name == folder} for folder in triggers(cloud)}
+    assert sampled == triggers(cloud)
+    assert {sample.parent.name for sample in SAMPLES} <= set(sampled)

@@ -1,0 +1,490 @@
+"""The list engine against brute force: it shows what is there, whoever writes, moves, seals or dies meanwhile."""
+
+from __future__ import annotations
+
+import random
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+import pytest
+from hypothesis import HealthCheck, settings
+from hypothesis import strategies as st
+from hypothesis.stateful import RuleBasedStateMachine, initialize, precondition, rule
+
+from fixloop.storage import dynamo, lists
+from fixloop.storage.lists import ORG, SETTLED_MS, Filter, Lists, Place
+from storage.memory import WRITES, Memory
+
+O = "org"  # noqa: E741
+LEAVES, AGENTS = "xyz", ("1", "2", "3")
+SCOPES = (ORG, *(f"agent#{agent}" for agent in AGENTS))
+
+
+def key(org: str, number: int) -> dict[str, Any]:
+    return {"pk": f"{org}#row{number}", "sk": "row"}
+
+
+class Killed(BaseException):
+    """The process is gone."""
+
+
+@contextmanager
+def engine(
+    chunk: int = 4, supers: int = 3, top: int = 2, row_key: Callable[[str, int], dict[str, Any]] | None = None
+) -> Iterator[tuple[Memory, Lists]]:
+    """Lists with small chunks, so that all levels are there after a few dozen rows, on tables in this process."""
+    memory = Memory()
+    memory.table("rows", ("by_leaf", "lf"), ("by_agent", "af"))
+    indexes = {ORG: ("by_leaf", "lf"), "agent": ("by_agent", "af")}
+    listed = Lists(lambda: "rows", chunk=chunk, indexes=indexes, row_key=row_key)
+    with pytest.MonkeyPatch.context() as patch:
+        for module in (dynamo, lists):
+            patch.setattr(module, "client", lambda service: memory)
+        patch.setattr(lists, "SUPER", supers)
+        patch.setattr(lists, "TOP", top)
+        yield memory, listed
+
+
+def _one_after_the_other(reads: list[tuple[Any, int]]) -> None:
+    for stream, limit in reads:
+        stream.read(limit)
+
+
+@dataclass
+class World:
+    """Rows as they should be, beside the lists that show them."""
+
+    listed: Lists
+    rows: dict[int, Place] = field(default_factory=dict)
+    now: int = 1_000_000_000
+
+    def put(self, leaf: str, agent: str | None, *, back: int = 0) -> Place:
+        number, at = self.listed.allocate(O, self.now)
+        scopes = () if agent is None else (("agent", agent),)
+        place = Place(O, number, at - back, leaf, scopes)
+        self.listed.announce(O, leaf)
+        dynamo.put("rows", self.item(place))
+        self.rows[number] = place
+        return place
+
+    def item(self, place: Place) -> dict[str, Any]:
+        return {**key(O, place.n), "at": self.now, **self.listed.attributes(place)}
+
+    def move(self, old: Place, new: Place) -> None:
+        change = dynamo.put_action(
+            "rows",
+            self.item(new),
+            condition="leaf = :leaf AND t = :t" + (" AND af = :af" if old.scopes else ""),
+            values={":leaf": old.leaf, ":t": old.t}
+            | ({":af": self.listed.attributes(old)["af"]} if old.scopes else {}),
+        )
+        self.listed.move(old, new, change)
+        self.rows[new.n] = new
+
+    def remove(self, old: Place) -> None:
+        self.listed.move(old, None, {"Delete": {"TableName": "rows", "Key": dynamo.pack(key(O, old.n))}})
+        del self.rows[old.n]
+
+    def expected(self, wanted: Filter) -> list[int]:
+        return [
+            number
+            for number, place in sorted(self.rows.items(), reverse=True)
+            if wanted.wanted(place.leaf) and wanted.scope in place.members() and wanted.covers(place.t)
+        ]
+
+    def check(self, wanted: Filter, offset: int, limit: int, *, totals: tuple[bool, ...] = (False, True)) -> None:
+        expected = self.expected(wanted)
+        for total in totals:
+            page = self.listed.page(O, wanted, offset=offset, limit=limit, total=total)
+            assert [row["n"] for row in page.rows] == expected[offset : offset + limit]
+            assert page.total == (len(expected) if total else None)
+
+    def check_totals(self) -> None:
+        """What no cell can hide: totals per scope and leaf, and within times, with a page from the middle."""
+        times = sorted(place.t for place in self.rows.values())
+        for scope in SCOPES:
+            for wanted in (*LEAVES, LEAVES):
+                query = Filter(scope, wanted.__contains__)
+                self.check(query, len(self.expected(query)) // 2, 2, totals=(True,))
+            query = Filter(scope, since=times[len(times) // 4], until=times[len(times) * 3 // 4])
+            self.check(query, 1, 2, totals=(True,))
+        for query in (Filter(until=times[0]), Filter(since=times[-1])):
+            self.check(query, 0, 2, totals=(True,))
+
+    def check_all(self) -> None:
+        """Totals and some pages of every scope, set of leaves and kind of time range."""
+        times = sorted(place.t for place in self.rows.values()) or [self.now]
+        early, late = times[len(times) // 4], times[len(times) * 3 // 4]
+        for scope in SCOPES:
+            for wanted in ("x", "yz", "xyz"):
+                for since, until in ((None, None), (early, None), (None, late), (early, late)):
+                    query = Filter(scope, lambda leaf, wanted=wanted: leaf in wanted, since, until)
+                    self.check(query, len(self.expected(query)) // 2, 5)
+                    self.check(query, 0, 3)
+            assert [row["n"] for row in self.listed.walk(O, Filter(scope))] == self.expected(Filter(scope))
+
+
+class Interrupt:
+    """Runs `what` right before or after the `at`-th call on DynamoDB from now on, once."""
+
+    def __init__(self, memory: Memory, at: int, what: Callable[[], None], *, after: bool, only_writes: bool) -> None:
+        self.left = at
+        self.what = what
+        self.only_writes = only_writes
+        self.memory = memory
+        setattr(memory, "after" if after else "before", self)
+
+    def __call__(self, operation: str) -> None:
+        if self.only_writes and operation not in WRITES:
+            return
+        self.left -= 1
+        if self.left == 0:
+            self.what()
+
+    def off(self) -> None:
+        self.left = 0
+        self.memory.before = self.memory.after = lambda operation: None
+
+
+agents = st.sampled_from([None, *AGENTS])
+leaves = st.sampled_from(LEAVES)
+steps = st.integers(1, 12)
+
+
+class ListsAgainstBruteForce(RuleBasedStateMachine):
+    """Any history of writes, with sealers and movers stopped or overtaken between any two of their calls."""
+
+    @initialize(unordered=st.booleans())
+    def start(self, unordered: bool) -> None:
+        self.context = engine(row_key=None if unordered else key)
+        self.memory, listed = self.context.__enter__()
+        self.patch = pytest.MonkeyPatch()
+        self.patch.setattr(lists, "_together", _one_after_the_other)
+        self.world = World(listed)
+        self.unordered = unordered
+
+    def teardown(self) -> None:
+        if hasattr(self, "world"):
+            self.world.listed.seal(O, self.world.now + 2 * SETTLED_MS)
+            self.world.check_all()
+            self.patch.undo()
+            self.context.__exit__(None, None, None)
+
+    def pick(self, index: int) -> Place | None:
+        rows = self.world.rows
+        return rows[sorted(rows)[index % len(rows)]] if rows else None
+
+    def moved(self, place: Place, leaf: str, agent: str | None, dt: int) -> Place:
+        t = place.t + dt if self.unordered else place.t
+        return replace(place, leaf=leaf, scopes=() if agent is None else (("agent", agent),), t=t)
+
+    @rule(count=st.integers(1, 9), leaf=leaves, agent=agents, back=st.integers(0, 20_000))
+    def rows_come_in(self, count: int, leaf: str, agent: str | None, back: int) -> None:
+        for index in range(count):
+            self.world.now += 500
+            code = LEAVES[(LEAVES.index(leaf) + index) % 3]
+            self.world.put(code, agent if index % 2 else None, back=back if self.unordered and index % 3 == 0 else 0)
+
+    @rule(count=st.integers(1, 3))
+    def numbers_stay_without_rows(self, count: int) -> None:
+        self.world.listed.allocate(O, self.world.now, count)
+
+    @rule(index=st.integers(0, 200), leaf=leaves, agent=agents, dt=st.integers(-30_000, 30_000))
+    def a_row_moves(self, index: int, leaf: str, agent: str | None, dt: int) -> None:
+        if place := self.pick(index):
+            self.world.move(place, self.moved(place, leaf, agent, dt))
+
+    @rule(index=st.integers(0, 200))
+    def a_row_goes(self, index: int) -> None:
+        if place := self.pick(index):
+            self.world.remove(place)
+
+    @rule(later=st.booleans())
+    def chunks_are_sealed(self, later: bool) -> None:
+        self.world.now += SETTLED_MS if later else 100
+        self.world.listed.seal(O, self.world.now)
+
+    @rule(at=steps, after=st.booleans())
+    def a_sealer_dies(self, at: int, after: bool) -> None:
+        def die() -> None:
+            raise Killed
+
+        interrupt = Interrupt(self.memory, at, die, after=after, only_writes=True)
+        try:
+            self.world.listed.seal(O, self.world.now)
+        except Killed:
+            pass
+        finally:
+            interrupt.off()
+
+    @rule(
+        at=st.integers(1, 25),
+        after=st.booleans(),
+        index=st.integers(0, 200),
+        leaf=leaves,
+        agent=agents,
+        sealed=st.booleans(),
+    )
+    def a_sealer_is_overtaken(
+        self, at: int, after: bool, index: int, leaf: str, agent: str | None, sealed: bool
+    ) -> None:
+        """While it stands still another seals what it was at, and rows move."""
+
+        def overtake() -> None:
+            if sealed:
+                self.world.listed.seal(O, self.world.now)
+            self.a_row_moves(index, leaf, agent, 40_000)
+
+        interrupt = Interrupt(self.memory, at, overtake, after=after, only_writes=False)
+        self.world.listed.seal(O, self.world.now)
+        interrupt.off()
+
+    @precondition(lambda self: len(self.world.rows) > 1)
+    @rule(
+        at=st.integers(1, 8),
+        after=st.booleans(),
+        index=st.integers(0, 200),
+        other=st.integers(0, 200),
+        leaf=leaves,
+        agent=agents,
+        dt=st.integers(-50_000, 50_000),
+    )
+    def a_mover_is_overtaken(
+        self, at: int, after: bool, index: int, other: int, leaf: str, agent: str | None, dt: int
+    ) -> None:
+        """By a sealer, and by the mover of another row."""
+        place, second = self.pick(index), self.pick(other)
+        assert place
+        assert second
+
+        def overtake() -> None:
+            self.world.listed.seal(O, self.world.now)
+            if second.n != place.n:
+                self.world.move(second, self.moved(second, "y", agent, dt // 2))
+
+        interrupt = Interrupt(self.memory, at, overtake, after=after, only_writes=False)
+        self.world.move(place, self.moved(place, leaf, agent, dt))
+        interrupt.off()
+
+    @rule(
+        scope=st.sampled_from(SCOPES),
+        wanted=st.sets(leaves, min_size=1),
+        since=st.none() | st.integers(0, 200),
+        until=st.none() | st.integers(0, 200),
+        offset=st.integers(0, 60),
+        limit=st.integers(1, 20),
+    )
+    def a_page_is_right(
+        self, scope: str, wanted: set[str], since: int | None, until: int | None, offset: int, limit: int
+    ) -> None:
+        first, last = (place.t if (place := self.pick(index)) else None for index in (since or 0, until or 0))
+        query = Filter(scope, wanted.__contains__, None if since is None else first, None if until is None else last)
+        self.world.check(query, offset, limit)
+
+    @rule(
+        at=st.integers(1, 8),
+        wanted=st.sets(leaves, min_size=1),
+        offset=st.integers(0, 40),
+        scope=st.sampled_from(SCOPES),
+    )
+    def a_reader_does_not_notice_a_sealer(self, at: int, wanted: set[str], offset: int, scope: str) -> None:
+        interrupt = Interrupt(
+            self.memory, at, lambda: void(self.world.listed.seal(O, self.world.now)), after=False, only_writes=False
+        )
+        self.world.check(Filter(scope, wanted.__contains__), offset, 6)
+        interrupt.off()
+
+
+def void(_: object) -> None:
+    """For callbacks whose result nobody wants."""
+
+
+TestListsAgainstBruteForce = ListsAgainstBruteForce.TestCase
+TestListsAgainstBruteForce.settings = settings(
+    max_examples=15,
+    stateful_step_count=30,
+    deadline=None,
+    suppress_health_check=list(HealthCheck),
+)
+
+
+def filled(listed: Lists, count: int, *, ordered: bool = True) -> World:
+    world = World(listed)
+    for index in range(count):
+        world.now += 1000
+        back = 0 if ordered else (index * 7919) % 30_000
+        world.put(LEAVES[index % 3], AGENTS[index % 2] if index % 4 else None, back=back)
+    return world
+
+
+def steps_of(act: Callable[[World], object], count: int, sealed: bool) -> int:
+    """How many calls on DynamoDB `act` makes when nothing comes in between."""
+    with engine() as (memory, listed):
+        world = filled(listed, count)
+        if sealed:
+            listed.seal(O, world.now)
+        before = sum(memory.calls.values())
+        act(world)
+        return sum(memory.calls.values()) - before
+
+
+@pytest.fixture
+def in_order(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Leaves are read one after the other, so that the k-th call is always the same one."""
+    monkeypatch.setattr(lists, "_together", _one_after_the_other)
+
+
+@pytest.mark.usefixtures("in_order")
+def test_a_sealer_that_was_overtaken_at_any_step_changes_nothing() -> None:
+    """The other sealed the same chunk and then rows in it moved; or rows moved while nobody had sealed it."""
+    for others_seal in (True, False):
+        for step in range(1, steps_of(lambda world: world.listed.seal(O, world.now, 3), 12, False) + 1):
+            with engine() as (memory, listed):
+                world = filled(listed, 12)
+
+                def overtake(world: World = world, others_seal: bool = others_seal) -> None:
+                    if others_seal:
+                        world.listed.seal(O, world.now)
+                    for number in (1, 2, 6, 11):
+                        old = world.rows[number]
+                        world.move(old, replace(old, leaf="z" if old.leaf == "x" else "x", scopes=(("agent", "3"),)))
+
+                interrupt = Interrupt(memory, step, overtake, after=False, only_writes=False)
+                listed.seal(O, world.now, 3)
+                interrupt.off()
+                listed.seal(O, world.now)
+                world.check_totals()
+
+
+@pytest.mark.usefixtures("in_order")
+def test_a_sealer_killed_at_any_step_is_taken_over_by_the_next() -> None:
+    def die() -> None:
+        raise Killed
+
+    for step in range(1, steps_of(lambda world: world.listed.seal(O, world.now), 14, False) + 1):
+        for after in (False, True):
+            with engine() as (memory, listed):
+                world = filled(listed, 14)
+                interrupt = Interrupt(memory, step, die, after=after, only_writes=False)
+                with pytest.raises(Killed):
+                    listed.seal(O, world.now)
+                interrupt.off()
+                world.check_totals()
+                old = world.rows[2]
+                world.move(old, replace(old, leaf="z", scopes=(("agent", "3"),)))
+                listed.seal(O, world.now)
+                world.check_totals()
+
+
+@pytest.mark.usefixtures("in_order")
+def test_a_mover_overtaken_at_any_step_leaves_the_counts_right() -> None:
+    """By a sealer closing its chunk or super, and by another row that widens the same chunk's times."""
+
+    def act(world: World) -> None:
+        old = world.rows[3]
+        world.move(old, replace(old, leaf="y", t=old.t - 90_000, scopes=(("agent", "3"),)))
+
+    for sealed in (False, True):
+        for step in range(1, steps_of(act, 12 if sealed else 14, sealed) + 2):
+            with engine() as (memory, listed):
+                world = filled(listed, 12 if sealed else 14, ordered=True)
+                if sealed:
+                    listed.seal(O, world.now)
+
+                def overtake(world: World = world) -> None:
+                    world.listed.seal(O, world.now)
+                    other = world.rows[2]
+                    world.move(other, replace(other, leaf="z", t=other.t - 100_000))
+
+                interrupt = Interrupt(memory, step, overtake, after=False, only_writes=False)
+                act(world)
+                interrupt.off()
+                world.check_totals()
+
+
+def test_a_row_that_joins_an_agent_after_its_chunk_was_sealed_is_counted_there_also_when_the_super_closes() -> None:
+    with engine() as (_, listed):
+        world = World(listed)
+        for _ in range(4):
+            world.put("x", "1")
+        assert listed.seal(O, world.now) == 1
+        world.move(world.rows[2], replace(world.rows[2], scopes=(("agent", "2"),)))
+        for _ in range(20):
+            world.put("x", None)
+        assert listed.seal(O, world.now) == 5
+        world.check_totals()
+
+
+def test_a_number_without_a_row_holds_up_sealing_for_a_minute_and_no_longer() -> None:
+    with engine() as (_, listed):
+        world = filled(listed, 3)
+        listed.allocate(O, world.now)
+        filler = filled(listed, 4)
+        world.rows |= filler.rows
+        assert listed.seal(O, filler.now) == 0
+        assert listed.seal(O, filler.now + SETTLED_MS - 1) == 0
+        assert listed.seal(O, filler.now + SETTLED_MS) == 2
+        world.check_totals()
+
+
+def test_writers_movers_and_sealers_at_once_leave_exact_lists_and_no_reader_of_a_fixed_past_sees_a_row_twice() -> None:
+    """Real threads. Pages with a fixed end date hold exactly the rows that were there before, all the time."""
+    with engine(chunk=8, row_key=key) as (_, listed):
+        world = filled(listed, 60)
+        fixed = Filter(until=world.now)
+        frozen = world.expected(fixed)
+        clock = world.now
+        done = threading.Event()
+        wrong: list[list[int]] = []
+
+        def write(seed: int) -> None:
+            chance = random.Random(seed)
+            mine: list[Place] = []
+            for step in range(30):
+                world.now = clock + 1 + step * 100
+                if mine and chance.random() < 0.4:
+                    old = mine.pop(chance.randrange(len(mine)))
+                    new = replace(old, leaf=chance.choice(LEAVES))
+                    world.move(old, new)
+                    mine.append(new)
+                else:
+                    mine.append(world.put(chance.choice(LEAVES), chance.choice(AGENTS)))
+
+        def move_old(first: int) -> None:
+            chance = random.Random(first)
+            for number in range(first, 61, 2):
+                world.move(world.rows[number], replace(world.rows[number], leaf=chance.choice(LEAVES)))
+
+        def seal() -> None:
+            while not done.is_set():
+                listed.seal(O, clock + 100_000_000)
+
+        def read() -> None:
+            while not done.is_set():
+                seen: list[int] = []
+                while page := listed.page(O, fixed, offset=len(seen), limit=7).rows:
+                    seen += [row["n"] for row in page]
+                if seen != frozen:
+                    wrong.append(seen)
+
+        writers = [threading.Thread(target=write, args=(seed,)) for seed in range(4)]
+        background = [threading.Thread(target=target) for target in (seal, seal, read)]
+        for thread in writers + background:
+            thread.start()
+        for thread in writers:
+            thread.join()
+        done.set()
+        for thread in background:
+            thread.join()
+        assert not wrong
+        movers = [threading.Thread(target=move_old, args=(first,)) for first in (1, 2)]
+        for thread in movers:
+            thread.start()
+        for thread in movers:
+            thread.join()
+        listed.seal(O, clock + 100_000_000)
+        assert len(world.rows) == len({place.n for place in world.rows.values()})
+        world.check_all()
