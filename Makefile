@@ -11,12 +11,13 @@ FIXLOOP := $(VENV)/bin/fixloop
 
 # What checkov finds and we leave as it is.
 #   CKV_AWS_18   the bucket's readers are our functions only; who needs its access log switches it on
+#   CKV_AWS_26   CloudWatch's alarms cannot publish through the key that AWS manages for SNS; what they say is no secret
 #   CKV_AWS_27 CKV_AWS_119 CKV_AWS_158   everything is encrypted with keys that AWS owns; an own key costs every call
 #   CKV_AWS_115  reserved concurrency takes from the account's pool: for the account's owner to divide
 #   CKV_AWS_116  functions called by events have a failure destination, which says why; the others answer their caller
 #   CKV_AWS_117  no function needs anything inside a VPC
 #   CKV_AWS_173  the variables name tables and queues and hold no secret
-CHECKOV_SKIPS := CKV_AWS_18,CKV_AWS_27,CKV_AWS_115,CKV_AWS_116,CKV_AWS_117,CKV_AWS_119,CKV_AWS_158,CKV_AWS_173
+CHECKOV_SKIPS := CKV_AWS_18,CKV_AWS_26,CKV_AWS_27,CKV_AWS_115,CKV_AWS_116,CKV_AWS_117,CKV_AWS_119,CKV_AWS_158,CKV_AWS_173
 
 # What cfn-lint's serverless rules find and we leave as it is.
 #   WS1000  tracing is a parameter
@@ -109,7 +110,7 @@ build: setup ## Build for AWS (bytecode and cut data included)
 	@$(FIXLOOP) build
 
 deploy: setup ## Build and deploy to AWS with your own credentials
-	@$(FIXLOOP) deploy --stack-name $(STACK) $(PARAMS)
+	@$(FIXLOOP) --stack-name $(STACK) deploy $(PARAMS)
 
 format: setup-check ## Format and sort imports
 	@.venv-check/bin/ruff check --fix --quiet . || true

@@ -88,7 +88,7 @@ def measure() -> list[dict[str, Any]]:
         note("PUT /v1/calls/{id}, 21 turns", meter, "calls")
         found[-1]["body"] = bodies
         with store.metered() as meter:
-            call_id = calls.assign(ORG, NOW)
+            call_id = calls.assign(ORG)
             calls.insert(ORG, received(call_id, given, NOW), NOW)
         note("POST /v1/calls, 21 turns", meter, "calls")
         found[-1]["body"] = bodies

@@ -1,4 +1,4 @@
-"""The documentation says what is: links, commands, endpoints, parameters, events and limits exist, and none is missing."""
+"""The documentation says what is: links, commands, endpoints, parameters, events, limits; and leaves none out."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ def spans(page: str) -> list[str]:
 
 
 def shell(page: str) -> list[str]:
-    """Every line that a reader may type: of sh blocks, with continuation lines joined and without comments, and spans."""
+    """Every line that a reader may type: of sh blocks (joined where they go on, without comments) and of spans."""
     lines: list[str] = []
     for kind, content in FENCE.findall(text(page)):
         if kind == "sh":

@@ -52,6 +52,9 @@ DRAIN_SECONDS = float(os.environ.get("FIXLOOP_DRAIN_SECONDS", "10"))
 SAVE_EVERY_SECONDS = 15.0
 SAVE_SHARE = 0.02
 
+# Events handled at the same time: every one has a process of its own, and a backlog would start them all at once.
+EVENTS_AT_ONCE = threading.BoundedSemaphore(4 * (os.cpu_count() or 1))
+
 # For a line of log after an invocation: seconds to the first, to the next, and in all.
 LOG_WAITS = (0.005, 0.005, 0.25)
 
@@ -285,7 +288,8 @@ def run_to_the_end(key: str, invocation: Invocation, function: dict[str, Any]) -
     while invocation.attempts <= (2 if retries is None else int(retries)):
         if invocation.attempts:
             time.sleep(2.0 ** (invocation.attempts - 1))
-        result = lambda_svc._execute_function(function, invocation.event)
+        with EVENTS_AT_ONCE:
+            result = lambda_svc._execute_function(function, invocation.event)
         if not result.get("error"):
             break
         invocation.attempts += 1

@@ -1,7 +1,8 @@
-"""Organisations, keys and dead letters: `fixloop orgs …`, `fixloop keys …`, `fixloop redrive`, on AWS or the local stack."""
+"""Organisations, keys and dead letters: `fixloop orgs …`, `fixloop keys …`, `fixloop dead-letters …`, on AWS or the local stack."""
 
 from __future__ import annotations
 
+import base64
 import json
 import os
 import re
@@ -39,19 +40,20 @@ Org = Annotated[str, typer.Option("--org", help="The organisation's id, org_…"
 @contextmanager
 def working_on(outputs: Mapping[str, str], clients: Callable[[str], Any]) -> Iterator[None]:
     """The stack's tables and clients for the product's own storage code."""
-    named = {
-        "PLATFORM_TABLE": outputs["PlatformTable"],
-        "CALLS_TABLE": outputs["CallsTable"],
-        "ISSUE_REPORTS_TABLE": outputs["IssueReportsTable"],
-        "AGENTS_TABLE": outputs["AgentsTable"],
-        "TRACES_TABLE": outputs["TracesTable"],
-        "ISSUES_TABLE": outputs["IssuesTable"],
-        "BLOBS_BUCKET": outputs["BlobsBucket"],
-        "BUS_NAME": outputs["BusName"],
-        "STAGE": "cli",
-        "SILENCE_SECONDS": "4",
-        "AWS_REGION": os.environ.get("AWS_REGION", "us-east-1"),
+    wanted = {
+        "PLATFORM_TABLE": "PlatformTable",
+        "CALLS_TABLE": "CallsTable",
+        "ISSUE_REPORTS_TABLE": "IssueReportsTable",
+        "AGENTS_TABLE": "AgentsTable",
+        "TRACES_TABLE": "TracesTable",
+        "ISSUES_TABLE": "IssuesTable",
+        "BLOBS_BUCKET": "BlobsBucket",
+        "BUS_NAME": "BusName",
     }
+    if lacking := sorted(set(wanted.values()) - set(outputs)):
+        raise Failed(f"The stack is older than this command (it has no {', '.join(lacking)}): make up, or make deploy.")
+    named = {name: outputs[output] for name, output in wanted.items()}
+    named |= {"STAGE": "cli", "SILENCE_SECONDS": "4", "AWS_REGION": os.environ.get("AWS_REGION", "us-east-1")}
     before = {name: os.environ.get(name) for name in named}
     os.environ.update(named)
     settings.cache_clear()
@@ -144,21 +146,12 @@ def list_keys(context: typer.Context, org: Org) -> None:
     """All keys of an organisation, without their secrets."""
     with working(context):
         found = platform.list_keys(org)
-    table = Table(box=None, header_style="bold")
-    for column in ("id", "key", "user", "scope", "limit/min", "made", "expires", "state", "label"):
-        table.add_column(column)
+    table = Table(box=None, header_style="bold", padding=(0, 1))
+    for column in ("id", "key", "user", "scope", "per min", "state"):
+        table.add_column(column, no_wrap=column in ("id", "key", "scope"), overflow="fold")
     for key in found:
-        table.add_row(
-            key.key_id,
-            key.hint,
-            escape(f"{key.user.id} {key.user.name}".strip()),
-            key.scope.value,
-            str(key.limit),
-            date(key.created_at),
-            date(key.expires_at),
-            state(key),
-            escape(key.label),
-        )
+        named = escape(f"{key.user.id} {key.user.name}".strip())
+        table.add_row(key.key_id, key.hint, named, key.scope.value, f"{key.limit:,}", state(key))
     console.print(table)
 
 
@@ -184,15 +177,14 @@ def list_dead_letters(context: typer.Context) -> None:
 def redrive(context: typer.Context) -> None:
     """Play every dead letter again. Consumers tolerate repeats; what fails once more comes back here."""
     with working(context) as target:
-        played = 0
-        for letter in letters(target, hidden_seconds=120):
-            letter.play(target)
-            played += 1
-    console.print(f"{played} dead letters played again")
+        played = [letter.play(target) for letter in letters(target, hidden_seconds=120)]
+    console.print(f"{played.count(True)} dead letters played again")
+    if lost := played.count(False):
+        console.print(f"{lost} left: what they point at is no longer in its table's stream", style="yellow")
 
 
 class Letter:
-    """One message in a dead-letter queue: an event, and why it could not be handled."""
+    """One message in a dead-letter queue: an event, or where in a stream the records lie, and why it could not be handled."""
 
     def __init__(self, queue: str, message: dict[str, Any]) -> None:
         self._queue = queue
@@ -200,30 +192,63 @@ class Letter:
         body = json.loads(message["Body"])
         self._function = body.get("requestContext", {}).get("functionArn")
         self._event = body.get("requestPayload", body if "detail" in body else None)
+        self._records = body.get("DDBStreamBatchInfo")
         self.kind = str((self._event or {}).get("detail-type", "stream records"))
         answer = body.get("responsePayload") or {}
         said = f"{answer.get('errorType', '')}: {answer.get('errorMessage', '')}".strip(": ")
         self.reason = said or str(body.get("requestContext", {}).get("condition", "not delivered by EventBridge"))
 
-    def play(self, target: Target) -> None:
-        """Gives the event to the function that failed, or to the bus when it never came that far."""
-        if self._event is None:
-            return
+    def play(self, target: Target) -> bool:
+        """Gives the event to the function that failed, or to the bus when it never came that far.
+
+        False when the stream's records are gone: it keeps them for 24 hours.
+        """
+        event = self._event if self._records is None else stream_batch(target, self._records)
+        if event is None:
+            return False
         if self._function:
             target.clients("lambda").invoke(
                 FunctionName=self._function.removesuffix(":$LATEST"),
                 InvocationType="Event",
-                Payload=json.dumps(self._event).encode(),
+                Payload=json.dumps(event, default=encoded).encode(),
             )
         else:
             entry = {
-                "Source": self._event["source"],
-                "DetailType": self._event["detail-type"],
-                "Detail": json.dumps(self._event["detail"]),
+                "Source": event["source"],
+                "DetailType": event["detail-type"],
+                "Detail": json.dumps(event["detail"]),
                 "EventBusName": target.outputs["BusName"],
             }
             target.clients("events").put_events(Entries=[entry])
         target.clients("sqs").delete_message(QueueUrl=self._queue, ReceiptHandle=self._receipt)
+        return True
+
+
+def stream_batch(target: Target, where: dict[str, Any]) -> dict[str, Any] | None:
+    """The records of a failed batch, read from the table's stream once more, as the function gets them."""
+    streams = target.clients("dynamodbstreams")
+    last = int(where["endSequenceNumber"])
+    records: list[dict[str, Any]] = []
+    try:
+        iterator = streams.get_shard_iterator(
+            StreamArn=where["streamArn"],
+            ShardId=where["shardId"],
+            ShardIteratorType="AT_SEQUENCE_NUMBER",
+            SequenceNumber=where["startSequenceNumber"],
+        )["ShardIterator"]
+        while iterator:
+            page = streams.get_records(ShardIterator=iterator)
+            records += [one for one in page["Records"] if int(one["dynamodb"]["SequenceNumber"]) <= last]
+            past = not page["Records"] or int(page["Records"][-1]["dynamodb"]["SequenceNumber"]) >= last
+            iterator = None if past else page.get("NextShardIterator")
+    except streams.exceptions.ClientError:
+        return None
+    return {"Records": [{**one, "eventSourceARN": where["streamArn"]} for one in records]} if records else None
+
+
+def encoded(value: Any) -> Any:
+    """Bytes and times in the form that Lambda's own stream events have them."""
+    return base64.b64encode(value).decode() if isinstance(value, bytes) else value.timestamp()
 
 
 def letters(target: Target, *, hidden_seconds: int) -> Iterator[Letter]:
@@ -254,11 +279,14 @@ def expiry(text: str) -> int:
     return int((moment if moment.tzinfo else moment.replace(tzinfo=UTC)).timestamp() * 1000)
 
 
-def date(at: int | None) -> str:
-    return "" if at is None else datetime.fromtimestamp(at / 1000, UTC).strftime("%Y-%m-%d %H:%M")
+def date(at: int) -> str:
+    return datetime.fromtimestamp(at / 1000, UTC).strftime("%Y-%m-%d %H:%M")
 
 
 def state(key: Principal) -> str:
+    label = f" ({escape(key.label)})" if key.label else ""
     if key.revoked_at is not None:
-        return "[red]revoked[/]"
-    return "works" if key.usable(now()) else "[yellow]expired[/]"
+        return f"[red]revoked {date(key.revoked_at)}[/]{label}"
+    if key.expires_at is None:
+        return f"works{label}"
+    return f"works until {date(key.expires_at)}{label}" if key.usable(now()) else f"[yellow]expired[/]{label}"

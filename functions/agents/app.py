@@ -30,7 +30,14 @@ def create_agent(request: Request) -> Reply:
     given = request.model(AgentIn)
     agent_id = identifier("agent", request.now, secrets.randbelow(36**4))
     try:
-        agent = agents.add(request.org, agent_id, given, _author(request), request.now)
+        agent = agents.add(
+            request.org,
+            agent_id,
+            given,
+            _author(request),
+            request.now,
+            lambda made: request.keep(Reply(201, one(made.shown()))),
+        )
     except ConditionFailed:
         raise AlreadyAnswered from None
     return Reply(201, one(agent.shown()))

@@ -36,7 +36,7 @@ def list_calls(request: Request) -> Reply:
 @handler.route("POST", "/v1/calls")
 def create_call(request: Request) -> Reply:
     given = request.model(CallIn)
-    call = received(calls.assign(request.org, request.now), given, request.now)
+    call = received(calls.assign(request.org), given, request.now)
     reply = Reply(201, detailed(call.record, Standing(), call.body))
     try:
         calls.insert(request.org, call, request.now, *request.keep(reply))

@@ -68,15 +68,18 @@ def _text(content: bytes) -> str:
 
 
 def _inflated(request: Request) -> bytes:
-    if request.headers.get("content-encoding", "").lower() != "gzip":
+    encoding = request.headers.get("content-encoding", "").strip().lower()
+    if encoding not in ("gzip", "deflate"):
         return request.content
     try:
-        inflater = zlib.decompressobj(wbits=31)
+        inflater = zlib.decompressobj(wbits=31 if encoding == "gzip" else zlib.MAX_WBITS)
         content = inflater.decompress(request.content, MAX_INFLATED)
     except zlib.error:
-        raise Invalid(message="The body is not gzip.") from None
+        raise Invalid(message=f"The body is not {encoding}.") from None
     if inflater.unconsumed_tail:
         raise TooLarge(f"The body has more than {MAX_INFLATED} bytes unpacked.")
+    if not inflater.eof or inflater.unused_data:
+        raise Invalid(message=f"The body is not one whole {encoding} stream.")
     return content
 
 

@@ -12,7 +12,7 @@ from fixloop import otlp
 from fixloop.errors import Invalid
 from fixloop.traces import of_spans
 
-TRACE = "5b8efff798038103d269b633813fc60c"
+TRACE = bytes(range(1, 17)).hex()
 START = 1_755_266_400_000_000_000
 ASKED = [{"role": "system", "content": "Answer."}, {"role": "user", "content": "How long?"}]
 OLD_NAMES = {

@@ -58,7 +58,7 @@ SPANS = {
             "output": "30 days.",
             "model": "gpt-4o",
             "tokens": {"input": 100, "output": 20},
-            "metadata": {"parameters": {"temperature": 0.2, "maxTokens": "lots"}},
+            "metadata": {"parameters": {"temperature": 0.2, "maxTokens": -5}},
         },
     ],
     "outcome": "failure",

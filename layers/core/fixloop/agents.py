@@ -2,18 +2,35 @@
 
 from __future__ import annotations
 
+import json
 from typing import Annotated, Any
 
-from pydantic import BaseModel, Field, StringConstraints, field_validator
+from pydantic import AfterValidator, BaseModel, Field, StringConstraints, field_validator
 
 from fixloop.calls import Id
 from fixloop.times import iso_s
 
-MAX_PROMPT = 200_000
+MAX_PROMPT = 200_000  # characters
+MAX_STORED = 300_000  # bytes as JSON; a version has to fit a row
 
 Name = Annotated[str, StringConstraints(min_length=1, max_length=255)]
-Prompt = Annotated[str, StringConstraints(max_length=MAX_PROMPT)]
+
+
+def fits(prompt: str) -> bool:
+    """Whether an agent can have this prompt."""
+    stored = len(json.dumps(prompt, ensure_ascii=False).encode("utf-8", "surrogatepass"))
+    return len(prompt) <= MAX_PROMPT and stored <= MAX_STORED
+
+
+def _fitting(prompt: str) -> str:
+    if not fits(prompt):
+        raise ValueError(f"must have at most {MAX_PROMPT} characters, and at most {MAX_STORED} bytes as JSON")
+    return prompt
+
+
+Prompt = Annotated[str, AfterValidator(_fitting)]
 ModelName = Annotated[str, StringConstraints(min_length=1, max_length=255)]
+Stop = Annotated[str, StringConstraints(min_length=1, max_length=255)]
 
 
 class Parameters(BaseModel):
@@ -24,7 +41,7 @@ class Parameters(BaseModel):
     temperature: Annotated[float, Field(ge=0, le=2)] | None = None
     topP: Annotated[float, Field(gt=0, le=1)] | None = None  # noqa: N815
     maxTokens: Annotated[int, Field(ge=1, le=200_000)] | None = None  # noqa: N815
-    stop: Annotated[list[str], Field(max_length=16)] | None = None
+    stop: Annotated[list[Stop], Field(max_length=16)] | None = None
 
     def given(self) -> dict[str, Any]:
         return self.model_dump(exclude_none=True)

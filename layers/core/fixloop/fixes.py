@@ -11,7 +11,7 @@ from __future__ import annotations
 import difflib
 import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Annotated, Any, Literal
 
@@ -521,15 +521,7 @@ def guarded(guardrail: Guardrail, subject: Subject) -> Guarded:
     text = subject.answer
     broken: list[str] = []
     for held in guardrail.held:
-        now = Subject(
-            subject.question,
-            text,
-            subject.sources,
-            subject.withdrawn,
-            subject.reference,
-            subject.latency_ms,
-            subject.tokens,
-        )
+        now = replace(subject, answer=text)
         outcome = held.rule.check(now)
         if outcome.passed == held.wanted:
             continue
@@ -580,7 +572,7 @@ def _rewritten(
 
 
 def _would_hold(text: str, held: _Held, subject: Subject) -> bool:
-    return held.rule.check(Subject(subject.question, text, subject.sources)).passed == held.wanted
+    return held.rule.check(replace(subject, answer=text)).passed == held.wanted
 
 
 def _shortened(text: str, config: LengthConfig) -> str | None:

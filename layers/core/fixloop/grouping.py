@@ -9,6 +9,7 @@ from pydantic import BaseModel
 
 from fixloop.issue_reports import Report
 from fixloop.issues import SEVERITIES, Severity
+from fixloop.traces import is_agent
 
 VERSION = "1"
 THRESHOLD = 3
@@ -70,7 +71,7 @@ def described(members: Sequence[Member], why: str) -> str:
 
 def failing_turn(rows: Sequence[dict[str, Any]], index: int | None, second: int | None) -> int | None:
     """The agent's turn that a report is about: the named one, the one at its second, or the next one after those."""
-    spoken = [at for at, row in enumerate(rows) if row.get("role") in ("assistant", "agent")]
+    spoken = [at for at, row in enumerate(rows) if is_agent(row.get("role"))]
     if index is None and second is not None:
         begun = [at for at in spoken if (rows[at].get("start_ms") or 0) <= second * 1000 + 999]
         return begun[-1] if begun else (spoken[0] if spoken else None)

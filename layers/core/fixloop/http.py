@@ -1,4 +1,4 @@
-"""From an API Gateway event to a family's function and back: keys, limits, bodies, and errors in the caller's dialect."""
+"""From an API Gateway event to a family's function and back: keys, limits, bodies, errors in the caller's dialect."""
 
 from __future__ import annotations
 

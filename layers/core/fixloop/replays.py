@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, Literal
 
 from fixloop import models
@@ -96,21 +96,13 @@ def replay(
         latency_ms=trace.latency_ms,
         tokens=trace.output_tokens,
     )
-    after = Subject(
-        question=trace.user_message,
-        answer=answered.text,
-        sources=sources,
-        withdrawn=withdrawn,
-        reference=trace.reference,
-        latency_ms=answered.latency_ms,
-        tokens=answered.output_tokens,
-    )
+    after = replace(before, answer=answered.text, latency_ms=answered.latency_ms, tokens=answered.output_tokens)
     flags: Sequence[str] = ()
     if isinstance(changes, Guardrail):
         kept = guarded(changes, after)
         flags = kept.broken
         if kept.text != after.answer:
-            after = Subject(**{**after.__dict__, "answer": kept.text, "tokens": None})
+            after = replace(after, answer=kept.text, tokens=None)
     judged = 0, 0
     if mode == "side_by_side" and panel.compares:
         first, second = panel.compare(before, after)

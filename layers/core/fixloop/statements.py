@@ -209,7 +209,7 @@ def _marking() -> frozenset[str]:
     return topic(
         "updated effective revised version current currently latest newest old new former previous outdated obsolete"
         " replaced superseded expired archived withdrawn valid published starting last date force policy policies terms"
-        " rule rules customer customers accepted allows offers grants gives provides receive possible available eligible"
+        " rule rules customer customers accepted allows offers grants gives provides receive possible eligible"
         " costs charges takes business"
     )
 

@@ -62,6 +62,11 @@ _SPAN_TYPES: dict[str, SpanType] = {
 }
 
 
+def is_agent(role: Any) -> bool:
+    """Whether a transcript's row of this role is a turn of the agent, by whatever name."""
+    return _ROLES.get(str(role or "").lower()) == "assistant"
+
+
 class Message(BaseModel):
     """One turn of a conversation. Roles in other spellings ("agent", "human", "developer") are taken as these four."""
 
@@ -250,7 +255,9 @@ class TraceIn(BaseModel):
 
 
 class TraceQuery(PageQuery):
-    """The filters of `GET /api/traces`; `limit` and `offset` are taken as well as `page`. Dates are on `createdAt`."""
+    """The filters of `GET /api/traces`; `limit` and `offset` are taken as well as `page`. Dates are on `createdAt`,
+    which is shown in whole seconds: an `endDate` in whole seconds takes in all of its second.
+    """
 
     agentId: Ref | None = None  # noqa: N815 - the wire's name
     outcome: Outcome | None = None
@@ -267,6 +274,7 @@ class TraceQuery(PageQuery):
     @classmethod
     def _until(cls, value: Any, info: Any) -> int:
         until = dated(value, end_of_day=True)
+        until += 999 if until % 1000 == 0 else 0
         since = info.data.get("startDate")
         if since is not None and until < since:
             raise ValueError("must not be before startDate")

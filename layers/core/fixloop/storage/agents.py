@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
-from fixloop.agents import Agent, AgentIn, AgentPatch, Content, Version
+from fixloop.agents import Agent, AgentIn, AgentPatch, Content, Version, fits
 from fixloop.errors import Conflict, NotFound
 from fixloop.settings import settings
 from fixloop.storage import dynamo
@@ -34,6 +35,10 @@ def _number_key(org: str, number: int) -> Item:
     return {"pk": f"{org}#number#{number}", "sk": "number"}
 
 
+def _gone_key(org: str, agent_id: str) -> Item:
+    return {"pk": f"{org}#agent#{agent_id}", "sk": "gone"}
+
+
 def _item(org: str, agent: Agent) -> Item:
     place = Place(org, agent.n, agent.created_at, LEAF)
     return {
@@ -49,31 +54,61 @@ def _version_item(org: str, version: Version) -> Item:
     return {**_version_key(org, version.agent_id, version.version), "doc": version.model_dump_json()}
 
 
-def add(org: str, agent_id: str, given: AgentIn, author: str, now: int, *also: Action) -> Agent:
-    """Raises Conflict when the id or the number is taken."""
+def _nothing_more(_: Agent) -> list[Action]:
+    return []
+
+
+def add(
+    org: str,
+    agent_id: str,
+    given: AgentIn,
+    author: str,
+    now: int,
+    also: Callable[[Agent], list[Action]] = _nothing_more,
+) -> Agent:
+    """`also` tells what to write in the same transaction. Raises Conflict when the id or the number is taken."""
     n, at = lists.allocate(org, now)
     content = Content(
         name=given.name, system_prompt=given.systemPrompt, model=given.model, parameters=given.parameters.given()
     )
-    agent = Agent(id=agent_id, n=n, number=given.number, content=content, created_at=at, updated_at=at)
-    first = Version(agent_id=agent_id, version=1, content=content, reason="created", author=author, created_at=at)
+    agent = Agent(
+        id=agent_id,
+        n=n,
+        number=given.number,
+        version=_versions_before(org, agent_id) + 1,
+        content=content,
+        created_at=at,
+        updated_at=at,
+    )
+    first = Version(
+        agent_id=agent_id, version=agent.version, content=content, reason="created", author=author, created_at=at
+    )
     lists.announce(org, LEAF)
     actions = [
         dynamo.put_action(_table(), _item(org, agent), condition="attribute_not_exists(pk)"),
-        dynamo.put_action(_table(), _version_item(org, first)),
+        dynamo.put_action(_table(), _version_item(org, first), condition="attribute_not_exists(pk)"),
     ]
     if given.number is not None:
         named = {**_number_key(org, given.number), "agent": agent_id}
         actions.append(dynamo.put_action(_table(), named, condition="attribute_not_exists(pk)"))
+    more = also(agent)
     try:
-        dynamo.write([*actions, *also])
+        dynamo.write([*actions, *more])
     except ConditionFailed as refused:
+        if any(refused.failed(len(actions) + at) for at in range(len(more))):
+            raise
         if refused.failed(0):
             raise Conflict(f"Agent {agent_id} exists already.") from None
         if given.number is not None and refused.failed(2):
             raise Conflict(f"Another agent has the number {given.number}.") from None
         raise
     return agent
+
+
+def _versions_before(org: str, agent_id: str) -> int:
+    """How many versions an agent of this id had before it was deleted; they stay, so the count goes on."""
+    held = dynamo.get(_table(), _gone_key(org, agent_id))
+    return int(held["version"]) if held else 0
 
 
 def look(org: str, agent_id: str) -> Agent | None:
@@ -97,11 +132,14 @@ def of_number(org: str, number: int) -> Agent | None:
 
 
 def ensure(org: str, number: int, prompt: str, now: int) -> Agent:
-    """The agent that calls name by `number`; made from the prompt its calls ran on when nobody has described it yet."""
+    """The agent that calls name by `number`; made from the prompt its calls ran on when nobody has described it yet.
+
+    A prompt too long for an agent is left to the traces, which hold it whole.
+    """
     known = of_number(org, number)
     if known:
         return known
-    given = AgentIn(name=f"Agent {number}", number=number, systemPrompt=prompt)
+    given = AgentIn(name=f"Agent {number}", number=number, systemPrompt=prompt if fits(prompt) else "")
     try:
         return add(org, f"agent_{number}", given, "system", now)
     except Conflict:
@@ -179,23 +217,28 @@ def _changed(org: str, agent_id: str, content: Any, reason: str, author: str, no
 
 def remove(org: str, agent_id: str) -> None:
     """Its versions stay, so that what ran on it can be explained. Raises NotFound."""
-    agent = find(org, agent_id)
-    actions: list[Action] = [
-        {
-            "Delete": {
-                "TableName": _table(),
-                "Key": dynamo.pack(_key(org, agent.id)),
-                "ConditionExpression": "attribute_exists(pk)",
-            }
-        }
-    ]
-    if agent.number is not None:
-        key = dynamo.pack(_number_key(org, agent.number))
-        actions.append({"Delete": {"TableName": _table(), "Key": key}})
-    try:
-        lists.move(Place(org, agent.n, agent.created_at, LEAF), None, *actions)
-    except ConditionFailed:
-        raise NotFound(f"Agent {agent_id} not found") from None
+    for _ in range(_ATTEMPTS):
+        agent = find(org, agent_id)
+        actions: list[Action] = [
+            {
+                "Delete": {
+                    "TableName": _table(),
+                    "Key": dynamo.pack(_key(org, agent.id)),
+                    "ConditionExpression": "version = :version",
+                    "ExpressionAttributeValues": dynamo.pack({":version": agent.version}),
+                }
+            },
+            dynamo.put_action(_table(), {**_gone_key(org, agent.id), "version": agent.version}),
+        ]
+        if agent.number is not None:
+            key = dynamo.pack(_number_key(org, agent.number))
+            actions.append({"Delete": {"TableName": _table(), "Key": key}})
+        try:
+            lists.move(Place(org, agent.n, agent.created_at, LEAF), None, *actions)
+        except ConditionFailed:
+            continue
+        return
+    raise Contended(f"agent {agent_id} kept changing")
 
 
 def versions(org: str, agent_id: str) -> list[Version]:

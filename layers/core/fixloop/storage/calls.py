@@ -175,7 +175,7 @@ def _replace(known: Row, call: Call, now: int) -> Row:
     return find(known.org, call.call_id)
 
 
-def assign(org: str, now: int) -> int:
+def assign(org: str) -> int:
     """A call id nobody has used yet. Ids chosen by callers are stepped over."""
     for _ in range(_SPARE):
         held = dynamo.update(_table(), {"pk": f"{org}#list", "sk": "ids"}, "ADD n :one", values={":one": 1})

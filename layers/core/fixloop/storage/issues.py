@@ -152,7 +152,8 @@ def _directed(org: str, wanted: Filter, offset: int, limit: int, ascending: bool
 
 def _by_severity(org: str, scope: str, query: IssueQuery) -> tuple[list[Item], int]:
     ascending = query.sortOrder == "asc"
-    offset, rows, total = query.start, [], 0
+    rows: list[Item] = []
+    offset, total = query.start, 0
     for rank in range(len(SEVERITIES)) if ascending else reversed(range(len(SEVERITIES))):
 
         def wanted(code: str, rank: int = rank) -> bool:
