@@ -21,6 +21,11 @@ from fixloop_cli import local
 from fixloop_cli.build import Failed
 
 PATIENCE_SECONDS = 120.0
+PROMPT_DIFF = (
+    "- Answer refund questions using the knowledge base.\n"
+    "+ Answer refund questions using the knowledge base. "
+    "Always cite the number of days that the policy states, and nothing else."
+)
 SEVERITY_STYLE = {"critical": "bold red", "warning": "yellow", "info": "cyan"}
 
 
@@ -66,7 +71,7 @@ def run(stack: local.Stack, console: Console) -> None:
         key, _ = platform.create_key(org, now(), scope=Scope.ADMIN, limit=NO_LIMIT, label="fixloop demo")
     caller = Caller(stack.url, key)
     samples = json.loads((local.find_root(Path.cwd()) / "samples" / "refunds.json").read_text())
-    console.print(Panel(f"[bold]{escape(samples['title'])}[/]\nFive calls of one voice agent, from ingest to the feed of issue reports."))
+    console.print(Panel(f"[bold]{escape(samples['title'])}[/]\nSix calls of one voice agent: from ingest to an applied fix."))
 
     heading(console, 1, "Calls come in", "PUT /v1/calls/{call_id}, with transcript and prompt snapshot")
     ingest(caller, samples["calls"], console)
@@ -82,17 +87,39 @@ def run(stack: local.Stack, console: Console) -> None:
     console.print("\nThe newest one, as the API shows it:")
     console.print(JSON(json.dumps({name: reports[0][name] for name in list(reports[0])[:14]})))
 
-    heading(console, 4, "A grade made elsewhere is treated alike", "call.graded put on the bus by your own grader, three times over")
+    heading(console, 4, "The third alike opens an issue by itself", "issue.reported → group_reports → GET /api/v2/issues")
+    (opened,) = until(lambda: caller.ok("GET", "/api/v2/issues")["data"], lambda found: len(found) == 1)
+    issue = until(
+        lambda: caller.ok("GET", f"/api/v2/issues/{opened['id']}")["data"], lambda found: found["traceCount"] == 3
+    )
+    show_issue(console, issue)
+
+    heading(console, 5, "A fix that cannot work is refused", "POST /api/fixes")
+    status, said = caller("POST", "/api/fixes", proposal(issue["id"], "- Answer refunds as you like.\n+ Do better."))
+    console.print(f"  [red]{status}[/] {escape(said['error']['message'])}", soft_wrap=True)
+
+    heading(console, 6, "A good one is proposed, and the issue follows", "POST /api/fixes, PATCH /api/fixes/{id}")
+    fix = caller.ok("POST", "/api/fixes", proposal(issue["id"], PROMPT_DIFF))["data"]
+    caller.ok("PATCH", f"/api/fixes/{fix['id']}", {"status": "proposed"})
+    show_diff(console, PROMPT_DIFF)
+    followed = caller.ok("GET", f"/api/v2/issues/{issue['id']}")["data"]
+    console.print(f"  fix {fix['id']} is proposed, issue {issue['id']} is now [bold]{followed['status']}[/]")
+
+    heading(console, 7, "Applied: a new version of the agent, the issue closed, its reports resolved", "PATCH /api/fixes/{id}")
+    caller.ok("PATCH", f"/api/fixes/{fix['id']}", {"status": "applied"})
+    agent = caller.ok("GET", f"/api/agents/{issue['agentId']}")["data"]
+    closed = caller.ok("GET", f"/api/v2/issues/{issue['id']}")["data"]
+    resolved = until(lambda: caller.ok("GET", "/v1/issue-reports?status=resolved"), lambda found: len(found) == 3)
+    console.print(f"  {escape(agent['name'])} is at [bold]version {agent['version']}[/]")
+    console.print(f"  issue {issue['id']} is [bold]{closed['status']}[/], {len(resolved)} reports are resolved")
+
+    heading(console, 8, "A grade made elsewhere is treated alike", "call.graded put on the bus by your own grader, three times over")
     foreign(stack, org, samples["calls"][0]["call_id"])
     clean = f"/v1/calls/{samples['calls'][0]['call_id']}/issue-reports"
     filed = until(lambda: caller.ok("GET", clean), lambda found: bool(found))
     console.print(f"  delivered 3 times, filed [bold]{len(filed)}[/] time: {escape(filed[0]['title'])}")
-
-    heading(console, 5, "Someone works it off", "PATCH /v1/issue-reports/{trace_id}")
-    changed = caller.ok("PATCH", f"/v1/issue-reports/{filed[0]['trace_id']}", {"status": "acknowledged"})
-    console.print(f"  report {changed['id']} is now [bold]{changed['status']}[/]")
-    opened = caller.ok("GET", "/v1/issue-reports?status=open&severity=critical")
-    console.print(f"  still open and critical: [bold]{len(opened)}[/]")
+    left = caller.ok("GET", "/v1/issue-reports?status=open&severity=critical")
+    console.print(f"  still open and critical: [bold]{len(left)}[/]")
     farewell(console, stack)
 
 
@@ -162,6 +189,30 @@ def show_reports(console: Console, reports: list[dict[str, Any]]) -> None:
             escape(report["evidence"][:120]),
         )
     console.print(table)
+
+
+def show_issue(console: Console, issue: dict[str, Any]) -> None:
+    found = issue["metadata"]
+    console.print(f"  [bold]{issue['id']}[/] {escape(issue['title'])}", soft_wrap=True)
+    console.print(
+        f"  {issue['severity']}, agent {escape(str(issue['agentName']))}, {issue['traceCount']} traces, "
+        f"{found['affectedCustomers']} customers, first seen {found['firstSeenAt']}",
+        soft_wrap=True,
+    )
+
+
+def proposal(issue_id: str, diff: str) -> dict[str, Any]:
+    return {
+        "issueId": issue_id,
+        "type": "prompt_update",
+        "description": "Cite only the refund policy that is in force",
+        "changes": {"promptDiff": diff},
+    }
+
+
+def show_diff(console: Console, diff: str) -> None:
+    for line in diff.splitlines():
+        console.print(f"  [{'red' if line.startswith('-') else 'green'}]{escape(line)}[/]", soft_wrap=True)
 
 
 def foreign(stack: local.Stack, org: str, call_id: int) -> None:

@@ -47,6 +47,7 @@ def working_on(outputs: Mapping[str, str], clients: Callable[[str], Any]) -> Ite
         "AGENTS_TABLE": "AgentsTable",
         "TRACES_TABLE": "TracesTable",
         "ISSUES_TABLE": "IssuesTable",
+        "FIXES_TABLE": "FixesTable",
         "BLOBS_BUCKET": "BlobsBucket",
         "BUS_NAME": "BusName",
     }

@@ -88,7 +88,9 @@ def get_diff(request: Request, agent_id: str) -> Reply:
         f"version {to}",
         lineterm="",
     )
-    changed = [name for name in ("name", "system_prompt", "model", "parameters") if getattr(old, name) != getattr(new, name)]
+    changed = [
+        name for name in ("name", "system_prompt", "model", "parameters") if getattr(old, name) != getattr(new, name)
+    ]
     wire = {"system_prompt": "systemPrompt"}
     return Reply(
         200,

@@ -3,9 +3,10 @@
 from fixloop import boot  # isort: skip
 import secrets
 
-from fixloop.http import AlreadyAnswered, Api, Reply, Request
+from fixloop.fixes import FixQuery
+from fixloop.http import AlreadyAnswered, Api, Reply, Request, checked
 from fixloop.issues import IssueIn, IssuePatch, IssueQuery
-from fixloop.storage import agents, issues
+from fixloop.storage import agents, fixes, issues
 from fixloop.storage.dynamo import ConditionFailed
 from fixloop.thinkhive import identifier, many, one
 
@@ -46,7 +47,17 @@ def get_issue(request: Request, issue_id: str) -> Reply:
     issue = issues.find(request.org, _id(issue_id))
     names = agents.names(request.org, {issue.agent_id})
     linked = issues.trace_ids(request.org, issue.id)
-    return Reply(200, one(issue.detailed(names.get(issue.agent_id), linked, [])))
+    made = [fix.listed() for fix in fixes.of_issue(request.org, issue.id)]
+    return Reply(200, one(issue.detailed(names.get(issue.agent_id), linked, made)))
+
+
+@handler.route("GET", "/api/v1/cases/<issue_id>/fixes")
+@handler.route("GET", "/api/v2/issues/<issue_id>/fixes")
+def list_fixes(request: Request, issue_id: str) -> Reply:
+    issue = issues.find(request.org, _id(issue_id))
+    query = checked(FixQuery, {**{name: given[-1] for name, given in request.query.items()}, "issueId": issue.id})
+    found, total = fixes.page(request.org, query)
+    return Reply(200, many([fix.listed() for fix in found], query, total))
 
 
 @handler.route("PATCH", "/api/v1/cases/<issue_id>")
@@ -59,7 +70,9 @@ def update_issue(request: Request, issue_id: str) -> Reply:
 @handler.route("DELETE", "/api/v1/cases/<issue_id>")
 @handler.route("DELETE", "/api/v2/issues/<issue_id>")
 def delete_issue(request: Request, issue_id: str) -> Reply:
-    issues.remove(request.org, _id(issue_id))
+    removed = issues.remove(request.org, _id(issue_id))
+    for fix in fixes.of_issue(request.org, removed.id):
+        fixes.change(request.org, fix.id, lambda _: ({"issue_id": None}, []), request.now)
     return Reply(200, {"success": True, "message": "Issue deleted successfully"})
 
 

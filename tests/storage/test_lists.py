@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import random
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from typing import Any
@@ -33,13 +33,18 @@ class Killed(BaseException):
 
 @contextmanager
 def engine(
-    chunk: int = 4, supers: int = 3, top: int = 2, row_key: Callable[[str, int], dict[str, Any]] | None = None
+    chunk: int = 4,
+    supers: int = 3,
+    top: int = 2,
+    row_key: Callable[[str, int], dict[str, Any]] | None = None,
+    whole: bool = False,
 ) -> Iterator[tuple[Memory, Lists]]:
     """Lists with small chunks, so that all levels are there after a few dozen rows, on tables in this process."""
     memory = Memory()
-    memory.table("rows", ("by_leaf", "lf"), ("by_agent", "af"))
+    memory.table("rows", ("by_leaf", "lf"), ("by_agent", "af"), ("by_org", "of"))
     indexes = {ORG: ("by_leaf", "lf"), "agent": ("by_agent", "af")}
-    listed = Lists(lambda: "rows", chunk=chunk, indexes=indexes, row_key=row_key)
+    all_rows = ("by_org", "of") if whole else None
+    listed = Lists(lambda: "rows", chunk=chunk, indexes=indexes, row_key=row_key, whole=all_rows)
     with pytest.MonkeyPatch.context() as patch:
         for module in (dynamo, lists):
             patch.setattr(module, "client", lambda service: memory)
@@ -48,9 +53,8 @@ def engine(
         yield memory, listed
 
 
-def _one_after_the_other(reads: list[tuple[Any, int]]) -> None:
-    for stream, limit in reads:
-        stream.read(limit)
+def _one_after_the_other(act: Callable[[Any], Any], over: Sequence[Any]) -> list[Any]:
+    return [act(one) for one in over]
 
 
 @dataclass
@@ -157,12 +161,12 @@ steps = st.integers(1, 12)
 class ListsAgainstBruteForce(RuleBasedStateMachine):
     """Any history of writes, with sealers and movers stopped or overtaken between any two of their calls."""
 
-    @initialize(unordered=st.booleans())
-    def start(self, unordered: bool) -> None:
-        self.context = engine(row_key=None if unordered else key)
+    @initialize(unordered=st.booleans(), whole=st.booleans(), chunk=st.sampled_from([4, 16]))
+    def start(self, unordered: bool, whole: bool, chunk: int) -> None:
+        self.context = engine(chunk, row_key=None if unordered else key, whole=whole)
         self.memory, listed = self.context.__enter__()
         self.patch = pytest.MonkeyPatch()
-        self.patch.setattr(lists, "_together", _one_after_the_other)
+        self.patch.setattr(lists, "_mapped", _one_after_the_other)
         self.world = World(listed)
         self.unordered = unordered
 
@@ -334,7 +338,7 @@ def steps_of(act: Callable[[World], object], count: int, sealed: bool) -> int:
 @pytest.fixture
 def in_order(monkeypatch: pytest.MonkeyPatch) -> None:
     """Leaves are read one after the other, so that the k-th call is always the same one."""
-    monkeypatch.setattr(lists, "_together", _one_after_the_other)
+    monkeypatch.setattr(lists, "_mapped", _one_after_the_other)
 
 
 @pytest.mark.usefixtures("in_order")

@@ -33,7 +33,7 @@ def routes() -> dict[str, str]:
 
 
 def statements(function: str) -> list[dict[str, Any]]:
-    return [one for policy in FUNCTIONS[function]["Policies"] for one in policy["Statement"]]
+    return [one for policy in FUNCTIONS[function].get("Policies", []) for one in policy["Statement"]]
 
 
 def listed(value: Any) -> list[Any]:

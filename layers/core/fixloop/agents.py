@@ -54,6 +54,8 @@ class Content(BaseModel):
     system_prompt: str = ""
     model: str = "extractive"
     parameters: dict[str, Any] = {}
+    retrieval: list[dict[str, Any]] = []
+    guardrails: list[dict[str, Any]] = []
 
 
 class AgentIn(BaseModel):
@@ -143,6 +145,8 @@ def _content(content: Content) -> dict[str, Any]:
         "systemPrompt": content.system_prompt,
         "model": content.model,
         "parameters": content.parameters,
+        "retrieval": content.retrieval,
+        "guardrails": content.guardrails,
     }
 
 

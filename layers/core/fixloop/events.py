@@ -45,13 +45,31 @@ class IssueReportUpdated(BaseModel):
     previous_status: str
 
 
+class FixApplied(BaseModel):
+    """A fix went into its agent. `applied_at` in ms; `agent_version` is the version that it made, if the agent is known."""
+
+    fix_id: str
+    issue_id: str | None = None
+    applied_at: int
+    agent_version: int | None = None
+
+
+class IssueOpened(BaseModel):
+    """A group of reports has become an issue. `issue` is what `POST /api/v2/issues` answers."""
+
+    issue_id: str
+    issue: dict[str, Any]
+
+
 class Envelope(BaseModel):
     """The `detail` of every event. `id` is the same however often it is delivered; `time` is ISO 8601, UTC, in ms."""
 
     model_config = ConfigDict(extra="ignore")
 
     id: str = ""
-    type: Literal["call.completed", "call.graded", "issue.reported", "issue_report.updated"]
+    type: Literal[
+        "call.completed", "call.graded", "issue.reported", "issue_report.updated", "issue.opened", "fix.applied"
+    ]
     org_id: str = Field(min_length=1, max_length=64, pattern=r"^[\w-]+$")
     time: str = ""
     data: dict[str, Any]
@@ -62,6 +80,8 @@ SHAPES: dict[str, type[BaseModel]] = {
     "call.graded": CallGraded,
     "issue.reported": IssueReported,
     "issue_report.updated": IssueReportUpdated,
+    "issue.opened": IssueOpened,
+    "fix.applied": FixApplied,
 }
 
 

@@ -54,9 +54,20 @@ def group_report(org: str, report: Report, now: int) -> Issue | None:
         return None
     issue_reports.join_pattern(org, report)
     member = _member(row, body, report)
-    issues.join(
+    joined = issues.join(
         org, fingerprint.group, fingerprint.why, report.id, member.model_dump(), row.place.t, member.customer
     )
+    if not joined:
+        bound = issues.group(org, fingerprint.group).issue_id
+        return issues.look(org, bound) if bound else None
+    issue = _placed(org, fingerprint, agent_id, member, report, now)
+    issues.taken(org, fingerprint.group, report.id)
+    return issue
+
+
+def _placed(
+    org: str, fingerprint: Fingerprint, agent_id: str, member: Member, report: Report, now: int
+) -> Issue | None:
     group = issues.group(org, fingerprint.group)
     if group.issue_id is None or issues.look(org, group.issue_id) is None:
         if group.members < grouping.THRESHOLD:
@@ -113,9 +124,7 @@ def _open(
     return opened
 
 
-def _extend(
-    org: str, fingerprint: Fingerprint, issue_id: str, member: Member, report: Report, now: int
-) -> Issue:
+def _extend(org: str, fingerprint: Fingerprint, issue_id: str, member: Member, report: Report, now: int) -> Issue:
     """The issue with one more report in it; a closed one whose pattern has come back is open again."""
     if member.trace_id:
         issues.link(org, issue_id, member.trace_id, now)
@@ -133,6 +142,4 @@ def _extend(
 
 
 def _metadata(group: issues.Group) -> Metadata:
-    return Metadata(
-        first_seen=group.first_seen, last_seen=group.last_seen, customers=group.customers, confidence=1.0
-    )
+    return Metadata(first_seen=group.first_seen, last_seen=group.last_seen, customers=group.customers, confidence=1.0)

@@ -7,10 +7,12 @@ from typing import Any
 
 from fixloop import events
 from fixloop.aws import client
-from fixloop.events import SOURCE, Envelope, IssueReported, IssueReportUpdated, envelope
+from fixloop.events import SOURCE, Envelope, FixApplied, IssueOpened, IssueReported, IssueReportUpdated, envelope
 from fixloop.settings import settings
 from fixloop.storage import dynamo
+from fixloop.storage.fixes import fix_of
 from fixloop.storage.issue_reports import report_of
+from fixloop.storage.issues import issue_of
 
 MOST = 10  # entries PutEvents takes at once
 
@@ -33,6 +35,10 @@ def of_record(record: dict[str, Any]) -> list[Envelope]:
             return events.of_grade(org, old, new)
         case "report":
             return _of_report(org, old, new)
+        case "issue":
+            return _of_issue(org, old, new)
+        case "fix":
+            return _of_fix(org, old, new)
     return []
 
 
@@ -49,6 +55,24 @@ def _of_report(org: str, old: dict[str, Any] | None, new: dict[str, Any] | None)
         call_id=report.call_id, issue_report=report.shown(), previous_status=old["status"]
     )
     return [envelope("issue_report.updated", org, changed, report.updated_at, report.trace_id, report.updated_at)]
+
+
+def _of_issue(org: str, old: dict[str, Any] | None, new: dict[str, Any] | None) -> list[Envelope]:
+    if old is not None or new is None:
+        return []
+    issue = issue_of(new)
+    opened = IssueOpened(issue_id=issue.id, issue=issue.created())
+    return [envelope("issue.opened", org, opened, issue.created_at, issue.id)]
+
+
+def _of_fix(org: str, old: dict[str, Any] | None, new: dict[str, Any] | None) -> list[Envelope]:
+    if new is None or new["status"] != "applied" or (old is not None and old["status"] == "applied"):
+        return []
+    fix = fix_of(new)
+    applied = FixApplied(
+        fix_id=fix.id, issue_id=fix.issue_id, applied_at=fix.updated_at, agent_version=fix.applied_version
+    )
+    return [envelope("fix.applied", org, applied, fix.updated_at, fix.id, fix.updated_at)]
 
 
 def publish(envelopes: list[Envelope]) -> None:

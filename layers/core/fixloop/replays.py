@@ -9,7 +9,7 @@ from dataclasses import dataclass, field, replace
 from typing import Any, Literal
 
 from fixloop import models
-from fixloop.fixes import (
+from fixloop.changes import (
     Changes,
     ConfigChange,
     DiffDoesNotApply,

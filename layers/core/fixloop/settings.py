@@ -19,6 +19,7 @@ class Settings(BaseModel):
     agents_table: str
     traces_table: str
     issues_table: str
+    fixes_table: str
     bus_name: str
     blobs_bucket: str
     stage: str

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 from fixloop import statements
 from fixloop.graders import Score, Subject, short
-from fixloop.grounding import UnsupportedClaim, support, topic, unsupported_claims, values
+from fixloop.grounding import Sources, UnsupportedClaim, support, topic, unsupported_claims, values
 from fixloop.grounding.sources import comparable
 from fixloop.statements import Statement
 
@@ -41,8 +41,9 @@ class Grounded:
         )
         valid = [s for s in found if s.superseded_by is None]
         texts = _texts(valid, len(subject.sources))
-        wrong = unsupported_claims(answer, texts, subject.question)
-        score = support(answer, texts, subject.question)
+        evidence = Sources(texts)
+        wrong = unsupported_claims(answer, evidence, subject.question)
+        score = support(answer, evidence, subject.question)
         stale = {v.text: s for s in found if s.superseded_by for v in s.found}
         if _declines(answer, texts):
             known = _answering(subject.question, valid)

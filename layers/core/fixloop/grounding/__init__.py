@@ -26,12 +26,12 @@ __all__ = [
 ]
 
 
-def unsupported_claims(answer: str, sources: Sequence[str], question: str = "") -> list[UnsupportedClaim]:
+def unsupported_claims(answer: str, sources: Sequence[str] | Sources, question: str = "") -> list[UnsupportedClaim]:
     """The values and names of an answer that the sources (and the question) do not bear out, in reading order.
 
     Questions asked in the answer, bare counts under ten, and idioms ("one moment", "100 percent sure") are no claims.
     """
-    read = Sources(sources)
+    read = sources if isinstance(sources, Sources) else Sources(sources)
     asked = Known()
     asked.add(
         v
@@ -70,14 +70,14 @@ def _names(sentence: str) -> Iterator[tuple[int, str]]:
             yield m.start(), m[0]
 
 
-def support(answer: str, sources: Sequence[str], question: str = "") -> float:
+def support(answer: str, sources: Sequence[str] | Sources, question: str = "") -> float:
     """The share of an answer's claims that the sources support, 0..1; an answer without claims has nothing against it.
 
     Every content word is a claim: values weigh most, then names, then other words by how telling they are; words that
     the question already used weigh little. The answer as a whole is one more claim: that its new words stand in the
     sources near what was asked.
     """
-    read = Sources(sources)
+    read = sources if isinstance(sources, Sources) else Sources(sources)
     asked = topic(question)
     total = held = 0.0
     fresh: set[str] = set()

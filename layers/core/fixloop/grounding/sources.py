@@ -6,6 +6,7 @@ from bisect import bisect_left
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import NamedTuple
 
 from fixloop.grounding.values import MAY_HOLD_VALUE, Kind, Value, values
@@ -178,6 +179,12 @@ class _Sentence:
     negative: bool
 
 
+@lru_cache(maxsize=8192)
+def _analysed(sentence: str) -> tuple[frozenset[str], tuple[Value, ...], bool]:
+    """What a sentence says by itself: remembered, because calls and traces of one agent repeat its prompt."""
+    return topic(sentence), tuple(values(sentence)), bool(NEGATION.search(sentence))
+
+
 class Sources:
     """Source texts read once, to hold many answers against.
 
@@ -193,10 +200,10 @@ class Sources:
                 sentence = text[start:end].strip()
                 if headed := bool(_HEADING.match(sentence)):
                     heading, lasting = topic(sentence), sentence[0] in "#*"
-                found = tuple(values(sentence))
+                subject, found, negative = _analysed(sentence)
                 self.known.add(found)
                 self.sentences.append(
-                    _Sentence(sentence, topic(sentence) | heading, found, bool(NEGATION.search(sentence)))
+                    _Sentence(sentence, subject | heading, found, negative)
                 )
                 if text[end - 2 : end] == "\n\n" and not headed and not lasting:
                     heading = frozenset()

@@ -17,7 +17,7 @@ from fixloop.storage.dynamo import Action, ConditionFailed, Contended, Item
 from fixloop.storage.lists import ORG, Filter, Lists, Place
 
 _ATTEMPTS = 10
-_AT_ONCE = 40  # links written in one transaction
+_AT_ONCE = 90  # links written in one transaction
 _RANK = 10**12  # trace counts are sorted together with row numbers below this
 
 
@@ -65,8 +65,9 @@ def add(org: str, issue: Issue, trace_ids: list[str], *also: Action) -> Issue:
     issue = issue.model_copy(update={"trace_count": len(trace_ids)})
     lists.announce(org, issue.leaf)
     links = [{**_link_key(org, issue.id, one), "linked_at": issue.created_at + at} for at, one in enumerate(trace_ids)]
-    for early in links[_AT_ONCE:]:
-        dynamo.put(_table(), early)
+    early = [dynamo.put_action(_table(), link) for link in links[_AT_ONCE:]]
+    for start in range(0, len(early), _AT_ONCE):
+        dynamo.write(early[start : start + _AT_ONCE])
     dynamo.write(
         [
             dynamo.put_action(
@@ -217,7 +218,7 @@ def replaced(org: str, old: Issue, new: Issue) -> Action:
 def change(
     org: str, issue_id: str, fields: dict[str, Any] | Callable[[Issue], dict[str, Any]], now: int, *also: Action
 ) -> Issue:
-    """Sets the named fields, whoever else is changing others at the same time; a function is asked anew on each attempt.
+    """Sets the named fields, whoever else changes others at the same time; a function is asked anew on each attempt.
 
     Raises NotFound.
     """
@@ -250,31 +251,44 @@ def patch(org: str, issue_id: str, given: IssuePatch, now: int) -> Issue:
     fields = {name: getattr(given, name) for name in names & given.model_fields_set}
     if given.agentId is not None:
         fields["agent_id"] = given.agentId
-    issue = change(org, issue_id, fields, now) if fields else find(org, issue_id)
     if given.traceIds is not None:
-        held = set(trace_ids(org, issue_id))
-        for one in given.traceIds:
-            if one not in held:
-                link(org, issue_id, one, now)
-        for one in held - set(given.traceIds):
-            unlink(org, issue_id, one)
         issue = find(org, issue_id)
-    return issue
+        held = set(trace_ids(org, issue_id))
+        if held != set(given.traceIds):
+            _link_all(org, issue_id, [one for one in given.traceIds if one not in held], now)
+            _unlink_all(org, issue_id, sorted(held - set(given.traceIds)))
+            fields["updated_at"] = max(now, issue.updated_at)
+    return change(org, issue_id, fields, now) if fields else find(org, issue_id)
+
+
+def _link_all(org: str, issue_id: str, trace_ids: list[str], now: int) -> None:
+    """As many at once as a transaction takes; one by one where somebody else is linking the same. Raises NotFound."""
+    for start in range(0, len(trace_ids), _AT_ONCE):
+        some = trace_ids[start : start + _AT_ONCE]
+        try:
+            dynamo.write(
+                [_linked(org, issue_id, one, now + start + at) for at, one in enumerate(some)]
+                + [_count(org, issue_id, len(some))]
+            )
+        except ConditionFailed:
+            for at, one in enumerate(some):
+                link(org, issue_id, one, now + start + at)
+
+
+def _unlink_all(org: str, issue_id: str, trace_ids: list[str]) -> None:
+    for start in range(0, len(trace_ids), _AT_ONCE):
+        some = trace_ids[start : start + _AT_ONCE]
+        try:
+            dynamo.write([_unlinked(org, issue_id, one) for one in some] + [_count(org, issue_id, -len(some))])
+        except ConditionFailed:
+            for one in some:
+                unlink(org, issue_id, one)
 
 
 def link(org: str, issue_id: str, trace_id: str, now: int) -> bool:
     """Counts a trace on the issue, once. False when it was there already. Raises NotFound."""
     try:
-        dynamo.write(
-            [
-                dynamo.put_action(
-                    _table(),
-                    {**_link_key(org, issue_id, trace_id), "linked_at": now},
-                    condition="attribute_not_exists(pk)",
-                ),
-                _count(org, issue_id, 1),
-            ]
-        )
+        dynamo.write([_linked(org, issue_id, trace_id, now), _count(org, issue_id, 1)])
     except ConditionFailed as refused:
         if refused.failed(1):
             raise NotFound(f"Issue {issue_id} not found") from None
@@ -283,17 +297,20 @@ def link(org: str, issue_id: str, trace_id: str, now: int) -> bool:
 
 
 def unlink(org: str, issue_id: str, trace_id: str) -> None:
-    removal = {
-        "Delete": {
-            "TableName": _table(),
-            "Key": dynamo.pack(_link_key(org, issue_id, trace_id)),
-            "ConditionExpression": "attribute_exists(pk)",
-        }
-    }
     try:
-        dynamo.write([removal, _count(org, issue_id, -1)])
+        dynamo.write([_unlinked(org, issue_id, trace_id), _count(org, issue_id, -1)])
     except ConditionFailed:
         return
+
+
+def _linked(org: str, issue_id: str, trace_id: str, at: int) -> Action:
+    link = {**_link_key(org, issue_id, trace_id), "linked_at": at}
+    return dynamo.put_action(_table(), link, condition="attribute_not_exists(pk)")
+
+
+def _unlinked(org: str, issue_id: str, trace_id: str) -> Action:
+    key = dynamo.pack(_link_key(org, issue_id, trace_id))
+    return {"Delete": {"TableName": _table(), "Key": key, "ConditionExpression": "attribute_exists(pk)"}}
 
 
 def _count(org: str, issue_id: str, step: int) -> Action:
@@ -338,8 +355,10 @@ def remove(org: str, issue_id: str) -> Issue:
             lists.move(place(org, issue), None, gone)
         except ConditionFailed:
             continue
-        for one in trace_ids(org, issue_id):
-            dynamo.delete(_table(), _link_key(org, issue_id, one))
+        linked = trace_ids(org, issue_id)
+        left = [{"TableName": _table(), "Key": dynamo.pack(_link_key(org, issue_id, one))} for one in linked]
+        for start in range(0, len(left), _AT_ONCE):
+            dynamo.write([{"Delete": link} for link in left[start : start + _AT_ONCE]])
         return issue
     raise Contended(f"issue {issue_id} kept changing")
 
@@ -379,8 +398,11 @@ def group(org: str, name: str) -> Group:
     )
 
 
-def join(org: str, name: str, why: str, report_id: int, member: dict[str, Any], at: int, customer: str | None) -> None:
-    """Makes a report a member of its group, once. `customer` is counted once per group."""
+def join(org: str, name: str, why: str, report_id: int, member: dict[str, Any], at: int, customer: str | None) -> bool:
+    """Makes a report a member of its group, once. `customer` is counted once per group.
+
+    False for a member that is `taken` already: what came of it is not to be done again.
+    """
     key = _group_key(org, name)
     known = customer is None or dynamo.get(_table(), _customer_key(org, name, customer)) is not None
     for _ in range(_ATTEMPTS):
@@ -403,6 +425,8 @@ def join(org: str, name: str, why: str, report_id: int, member: dict[str, Any], 
             dynamo.write(actions)
         except ConditionFailed as refused:
             if refused.failed(0):
+                if "taken" in (refused.items[0] or {}):
+                    return False
                 break
             known = True
             continue
@@ -411,6 +435,12 @@ def join(org: str, name: str, why: str, report_id: int, member: dict[str, Any], 
         raise Contended(f"group {name} kept changing")
     _widen(key, "first_seen", "first_seen > :at", at)
     _widen(key, "last_seen", "last_seen < :at", at)
+    return True
+
+
+def taken(org: str, name: str, report_id: int) -> None:
+    """Notes that everything a member brings about has been done."""
+    dynamo.update(_table(), _member_key(org, name, report_id), "SET taken = :yes", values={":yes": True})
 
 
 def _widen(key: Item, attribute: str, condition: str, at: int) -> None:

@@ -27,6 +27,7 @@ SETTLED_MS = 60_000  # a number without a row after this long is a gap: its writ
 _ATTEMPTS = 10
 _TOGETHER = 99  # cells set in one transaction, beside the mark
 _SLACK = 24  # rows read ahead over all leaves, in the hope that one round is enough
+_PER_LEAF = 30  # so many numbers of the index of all rows cost no more to pass over than one leaf costs to ask
 _END = 10**15
 ORG = "o"
 
@@ -64,26 +65,38 @@ class Filter:
 
 @dataclass(frozen=True)
 class Segment:
-    """A run of numbers. `count` is None where it is not known; `parent` is the super it is, if it is one.
+    """A run of numbers with its rows per wanted leaf, None where they are not known. `parent` is the super it is.
 
     `exact` says that all its rows are inside the filter's times, so that they can be counted without being looked at.
     """
 
     low: int
     high: int
-    count: int | None
+    counts: dict[str, int] | None
     parent: int | None = None
     exact: bool = True
+
+    @property
+    def count(self) -> int | None:
+        """How many rows match, if that is known."""
+        return sum(self.counts.values()) if self.exact and self.counts is not None else None
 
 
 @dataclass
 class _Run:
-    """Numbers to read in one go: the page's rows are the `holds` after the first `skip`."""
+    """Numbers to read in one go: the page's rows are the `holds` after the first `skip`. `counts` as in a segment."""
 
     high: int
     skip: int
     low: int = 1
     holds: int = 0
+    counts: dict[str, int] = field(default_factory=dict)
+
+    def extend(self, segment: Segment, holds: int) -> None:
+        self.low = segment.low
+        self.holds += holds
+        for leaf, count in (segment.counts or {}).items():
+            self.counts[leaf] = self.counts.get(leaf, 0) + count
 
 
 @dataclass
@@ -113,7 +126,8 @@ class Lists:
 
     `indexes` maps a scope's name to the (index, hash attribute) that serves it. `row_key` tells where the row of a
     number lies, for families whose times never run behind their numbers: dates are then found without looking at rows.
-    The instance holds no data but the set of leaves this process has already made known.
+    `whole` is an index of all rows of an organisation, with their leaves, times and scopes: worth its write where rows
+    are small and leaves many. The instance holds no data but the set of leaves this process has already made known.
     """
 
     def __init__(
@@ -123,11 +137,13 @@ class Lists:
         chunk: int,
         indexes: dict[str, tuple[str, str]],
         row_key: Callable[[str, int], Item] | None = None,
+        whole: tuple[str, str] | None = None,
     ) -> None:
         self._table = table
         self.chunk = chunk
         self._indexes = indexes
         self.row_key = row_key
+        self.whole = whole
         self._known: set[tuple[str, str]] = set()
 
     # Writing
@@ -153,6 +169,8 @@ class Lists:
         for scope in place.members():
             _, attribute = self._indexes[scope.partition("#")[0]]
             listed[attribute] = self.hash(place.org, scope, place.leaf)
+        if self.whole:
+            listed[self.whole[1]] = place.org
         return listed
 
     def announce(self, org: str, leaf: str) -> None:
@@ -346,31 +364,33 @@ class Lists:
 
     def page(self, org: str, wanted: Filter, *, offset: int, limit: int, total: bool = False) -> Page:
         """`limit` rows from `offset` in the filtered list, newest first."""
-        mark = self._mark(org)
-        leaves = sorted(leaf for leaf in mark.leaves if wanted.wanted(leaf))
-        reader = _Reader(self, org, mark, wanted, leaves)
-        if not leaves:
+        reader = self._reader(org, wanted)
+        if not reader.leaves:
             return Page([], 0 if total else None)
-        if not total and not wanted.timed and offset + limit <= self.chunk * 2:
-            return Page(reader.rows(1, _END, offset, limit), None)
+        if not total and offset + limit <= self.chunk * 2 and (self.row_key or not wanted.timed):
+            return Page(reader.newest(offset, limit), None)
         return reader.page(offset, limit, total)
 
     def walk(self, org: str, wanted: Filter) -> Iterator[Item]:
         """Every matching row, newest first, read in pages as they are consumed."""
-        mark = self._mark(org)
-        leaves = sorted(leaf for leaf in mark.leaves if wanted.wanted(leaf))
+        reader = self._reader(org, wanted)
         high = _END
-        while leaves:
-            rows = _Reader(self, org, mark, wanted, leaves).rows(1, high, 0, 100)
+        while reader.leaves:
+            rows = reader.rows(1, high, 0, 100)
             yield from rows
             if len(rows) < 100:
                 return
             high = rows[-1]["n"] - 1
 
+    def _reader(self, org: str, wanted: Filter) -> _Reader:
+        """The mark may be a little old: rows that it does not call sealed yet are looked at."""
+        mark = self._mark(org, consistent=False)
+        return _Reader(self, org, mark, wanted, sorted(leaf for leaf in mark.leaves if wanted.wanted(leaf)))
+
     # Keys
 
-    def _mark(self, org: str) -> Mark:
-        held = dynamo.get(self._table(), self._mark_key(org))
+    def _mark(self, org: str, *, consistent: bool = True) -> Mark:
+        held = dynamo.get(self._table(), self._mark_key(org), consistent=consistent)
         return Mark(held["sealed"], held["rev"], held["leaves"]) if held else Mark()
 
     @staticmethod
@@ -404,10 +424,9 @@ class Lists:
             for cell, content in _cells(held).items()
         }
 
-    def fetch(self, request: dict[str, Any], scope: str) -> dict[str, Any]:
-        """One Query on the index that serves `scope`."""
-        index, _ = self._indexes[scope.partition("#")[0]]
-        answer: dict[str, Any] = client("dynamodb").query(TableName=self._table(), IndexName=index, **request)
+    def fetch(self, request: dict[str, Any]) -> dict[str, Any]:
+        """One Query."""
+        answer: dict[str, Any] = client("dynamodb").query(TableName=self._table(), **request)
         return answer
 
     def newest(self, org: str) -> int:
@@ -423,21 +442,31 @@ class Lists:
         """Every leaf that ever had a row."""
         return sorted(self._mark(org).leaves)
 
-    def attribute(self, scope: str) -> str:
-        return self._indexes[scope.partition("#")[0]][1]
+    def index(self, scope: str) -> tuple[str, str]:
+        """The index that serves a scope, and its hash attribute."""
+        return self._indexes[scope.partition("#")[0]]
+
 
 
 class _Reader:
-    """One read of one filtered list."""
+    """One read of one filtered list. A leaf of None stands for the index of all rows."""
 
-    def __init__(self, lists: Lists, org: str, mark: Mark, wanted: Filter, leaves: Sequence[str]) -> None:
+    def __init__(self, lists: Lists, org: str, mark: Mark, wanted: Filter, leaves: list[str]) -> None:
+        self.leaves = leaves
         self._lists = lists
         self._org = org
         self._mark = mark
         self._wanted = wanted
-        self._leaves = leaves
         self._edge = mark.sealed * lists.chunk  # rows above it are not sealed
         self._skip = 0  # matching rows still to come before the page
+        self._held: dict[tuple[str, str, int | None], dict[int, dict[str, int]]] = {}
+
+    def newest(self, offset: int, limit: int) -> list[Item]:
+        """A page near the list's start, read from there without counting anything."""
+        if self._wanted.until is None:
+            return self.rows(1, _END, offset, limit)
+        start = next((one.high for segment in self._segments() if (one := self._cut(segment)).low <= one.high), 0)
+        return self.rows(1, start, offset, limit)
 
     def page(self, offset: int, limit: int, total: bool) -> Page:
         """Goes through the list in runs of numbers. Looks at rows or counts them only where no cell has their count."""
@@ -450,10 +479,10 @@ class _Reader:
             found: list[Item] | None = None
             if piece.count is not None:
                 count = piece.count
-            elif piece.exact and (self._skip or not missing):
-                count = self.count(piece.low, piece.high)
+            elif piece.exact and (self._skip or not missing) and self._cheaper(piece):
+                count = self.count(piece)
             else:
-                found = self.rows(piece.low, piece.high, 0, _END if total or self._skip else missing)
+                found = self.look(piece)
                 count = len(found)
             counted += count
             if self._skip >= count:
@@ -465,15 +494,14 @@ class _Reader:
                 run = None
             elif missing:
                 run = run or _Run(piece.high, self._skip)
-                run.low = piece.low
-                run.holds += min(count - self._skip, missing)
+                run.extend(piece, min(count - self._skip, missing))
             self._skip = 0
             if not total and len(rows) + (run.holds if run else 0) >= limit:
                 break
         return Page(rows + self._read(run), counted if total else None)
 
     def _read(self, run: _Run | None) -> list[Item]:
-        return self.rows(run.low, run.high, run.skip, run.holds) if run else []
+        return self.rows(run.low, run.high, run.skip, run.holds, run.counts) if run else []
 
     def _pieces(self) -> Iterator[Segment]:
         """The segments, cut to the times where that can be; a super as its chunks where the page begins inside it."""
@@ -485,14 +513,16 @@ class _Reader:
 
     def _cut(self, segment: Segment) -> Segment:
         """A segment not wholly inside the filter's times, cut to them if its rows are numbered in order of time."""
-        if segment.count is not None or not self._wanted.timed or self._lists.row_key is None:
+        if segment.exact or self._lists.row_key is None:
             return segment
         low, high = segment.low, min(segment.high, self._lists.newest(self._org))
         if self._wanted.since is not None:
             low = self._first_from(low, high, self._wanted.since)
         if self._wanted.until is not None:
             high = self._first_from(low, high, self._wanted.until + 1) - 1
-        return Segment(low, high, None, exact=True)
+        if segment.counts and (low, high) == (segment.low, segment.high):
+            return Segment(low, high, segment.counts)
+        return Segment(low, high, None)
 
     def _first_from(self, low: int, high: int, t: int) -> int:
         """The first number from `low` on whose row is not before `t`, or `high` + 1. Reads a few rows by their keys."""
@@ -512,8 +542,16 @@ class _Reader:
 
     def _segments(self) -> Iterator[Segment]:
         """The whole list as runs of numbers, newest first; sealed runs outside the filter's times are left out."""
-        yield Segment(self._edge + 1, _END, None, exact=not self._wanted.timed)
+        if not self._ends_sealed():
+            yield Segment(self._edge + 1, _END, None, exact=not self._wanted.timed)
         yield from self._sealed()
+
+    def _ends_sealed(self) -> bool:
+        """Whether no row after the sealed ones can be old enough, which is known where times rise with numbers."""
+        if self._wanted.until is None or self._lists.row_key is None or not self._mark.sealed:
+            return False
+        last = self._mark.sealed - 1
+        return self._cells(ORG, "s", last // SUPER).get(last, {}).get(">", -_END) > self._wanted.until
 
     def _sealed(self) -> Iterator[Segment]:
         closed, opened = divmod(self._mark.sealed, SUPER)
@@ -521,28 +559,32 @@ class _Reader:
             yield from self._chunks(closed)
         if not closed:
             return
-        scope = self._wanted.scope
-        tops = self._lists.cells(self._org, scope, "t")
-        times = tops if scope == ORG or not self._wanted.timed else self._lists.cells(self._org, ORG, "t")
+        tops = self._cells(self._wanted.scope, "t")
+        times = self._cells(ORG, "t") if self._wanted.timed else {}
         width = SUPER * self._lists.chunk
         for number in range(closed - 1, -1, -1):
             within = self._within(times.get(number, {}))
-            count = self._sum(tops.get(number, {}))
-            if count and within is None:
+            counts = self._counts(tops.get(number, {}))
+            if counts and within is None:
                 yield from self._chunks(number)
-            elif count and within:
-                yield Segment(number * width + 1, (number + 1) * width, count, number)
+            elif counts and within:
+                yield Segment(number * width + 1, (number + 1) * width, counts, number)
 
     def _chunks(self, parent: int) -> Iterator[Segment]:
-        scope = self._wanted.scope
-        cells = self._lists.cells(self._org, scope, "s", parent)
-        times = cells if scope == ORG or not self._wanted.timed else self._lists.cells(self._org, ORG, "s", parent)
+        cells = self._cells(self._wanted.scope, "s", parent)
+        times = self._cells(ORG, "s", parent) if self._wanted.timed else {}
         size = self._lists.chunk
         for number in range(min((parent + 1) * SUPER, self._mark.sealed) - 1, parent * SUPER - 1, -1):
             within = self._within(times.get(number, {}))
-            count = self._sum(cells.get(number, {}))
-            if count and within is not False:
-                yield Segment(number * size + 1, (number + 1) * size, count if within else None, exact=bool(within))
+            counts = self._counts(cells.get(number, {}))
+            if counts and within is not False:
+                yield Segment(number * size + 1, (number + 1) * size, counts, exact=bool(within))
+
+    def _cells(self, scope: str, level: str, item: int | None = None) -> dict[int, dict[str, int]]:
+        asked = (scope, level, item)
+        if asked not in self._held:
+            self._held[asked] = self._lists.cells(self._org, scope, level, item)
+        return self._held[asked]
 
     def _within(self, cell: dict[str, int]) -> bool | None:
         """Whether all of a cell's rows are inside the filter's times; None when only some may be."""
@@ -555,62 +597,111 @@ class _Reader:
         apart = (since is not None and cell[">"] < since) or (until is not None and cell["<"] > until)
         return False if apart else None
 
-    def _sum(self, cell: dict[str, int]) -> int:
-        return sum(cell.get(leaf, 0) for leaf in self._leaves)
+    def _counts(self, cell: dict[str, int]) -> dict[str, int]:
+        """What a cell says of the wanted leaves; those without rows are left out."""
+        return {leaf: count for leaf in self.leaves if (count := cell.get(leaf, 0)) > 0}
 
-    def count(self, low: int, high: int) -> int:
-        """Rows of the wanted leaves with numbers from `low` to `high`, whatever their times."""
-        if low > high:
+    def _cheaper(self, piece: Segment) -> bool:
+        """Whether a short run of numbers is better read leaf by leaf than from the index of all rows."""
+        leaves = self.leaves if piece.counts is None else piece.counts
+        return self._lists.whole is None or len(leaves) * _PER_LEAF < self._lists.chunk
+
+    def count(self, piece: Segment) -> int:
+        """Rows of the wanted leaves in a run of numbers, whatever their times."""
+        if piece.low > piece.high:
             return 0
-        requests = [self._request(leaf, low, high) | {"Select": "COUNT"} for leaf in self._leaves]
-        return sum(self._counted(request) for request in requests)
+        counts: list[int] = _mapped(lambda leaf: self._counted(leaf, piece.low, piece.high), self.leaves)
+        return sum(counts)
 
-    def _counted(self, request: dict[str, Any]) -> int:
+    def _counted(self, leaf: str, low: int, high: int) -> int:
+        request = self._request(leaf, low, high) | {"Select": "COUNT"}
         counted = 0
         while True:
-            answer = self._lists.fetch(request, self._wanted.scope)
-            counted += int(answer["Count"])
+            answer = self._lists.fetch(request)
+            counted += answer["Count"]
             if "LastEvaluatedKey" not in answer:
                 return counted
             request["ExclusiveStartKey"] = answer["LastEvaluatedKey"]
 
-    def rows(self, low: int, high: int, skip: int, need: int) -> list[Item]:
-        """Rows `skip` to `skip + need` of the merged leaves, reading little more than that of each leaf."""
+    def look(self, piece: Segment) -> list[Item]:
+        """The matching rows of a run of numbers, newest first, each looked at."""
+        if piece.low > piece.high:
+            return []
+        leaves = self.leaves if piece.counts is None else list(piece.counts)
+        streams = [
+            _Stream(self, leaf, piece.low, piece.high) for leaf in (leaves if self._cheaper(piece) else [None])
+        ]
+        while ahead := [(stream, _END) for stream in streams if not stream.ended]:
+            _together(ahead)
+        return sorted((row for stream in streams for row in stream.rows), key=lambda row: -row["n"])
+
+    def rows(self, low: int, high: int, skip: int, need: int, counts: dict[str, int] | None = None) -> list[Item]:
+        """Rows `skip` to `skip + need` of the merged leaves, reading little more than that of each leaf.
+
+        `counts` says how many each leaf has from `low` to `high`, if that is known.
+        """
         if low > high or need <= 0:
             return []
-        streams = [_Stream(self, leaf, low, high) for leaf in self._leaves]
         goal = skip + need
-        share = goal if len(streams) == 1 else -(-goal // len(streams)) + min(2, _SLACK // len(streams))
-        _together([(stream, share) for stream in streams])
+        reads = self._shared(low, high, goal) if counts is None else self._weighed(low, high, goal, counts)
+        streams = [stream for stream, _ in reads]
         while True:
+            _together(reads)
             horizon = max((stream.horizon for stream in streams if not stream.ended), default=0)
             safe = [row for stream in streams for row in stream.rows if row["n"] >= horizon]
             if len(safe) >= goal or not horizon:
                 return sorted(safe, key=lambda row: -row["n"])[skip:goal]
-            _together(_refills([stream for stream in streams if not stream.ended], safe, horizon, goal - len(safe)))
+            reads = _refills([stream for stream in streams if not stream.ended], safe, horizon, goal - len(safe))
 
-    def _request(self, leaf: str, low: int, high: int) -> dict[str, Any]:
-        scope = self._wanted.scope
+    def _shared(self, low: int, high: int, goal: int) -> list[tuple[_Stream, int]]:
+        """All leaves, each with the same share of the rows."""
+        many = len(self.leaves)
+        share = goal if many == 1 else -(-goal // many) + min(2, _SLACK // many)
+        return [(_Stream(self, leaf, low, high), share) for leaf in self.leaves]
+
+    def _weighed(self, low: int, high: int, goal: int, counts: dict[str, int]) -> list[tuple[_Stream, int]]:
+        """The leaves that have rows, each with the share of them that it has; or all rows, if that costs less."""
+        part = goal / sum(counts.values())
+        width = (high - low + 1) * part
+        if self._lists.whole and width <= min(_PER_LEAF * len(counts), 2 * goal):
+            return [(_Stream(self, None, low, high), round(width) + 1)]
+        return [
+            (_Stream(self, leaf, low, high), min(count + 1, round(count * part) + min(2, _SLACK // len(counts)) + 1))
+            for leaf, count in counts.items()
+        ]
+
+    def _request(self, leaf: str | None, low: int, high: int) -> dict[str, Any]:
+        index, attribute = (leaf is None and self._lists.whole) or self._lists.index(self._wanted.scope)
+        hashed = self._org if leaf is None else self._lists.hash(self._org, self._wanted.scope, leaf)
         return {
-            "KeyConditionExpression": f"{self._lists.attribute(scope)} = :hash AND n BETWEEN :low AND :high",
-            "ExpressionAttributeValues": dynamo.pack(
-                {":hash": self._lists.hash(self._org, scope, leaf), ":low": low, ":high": high}
-            ),
+            "IndexName": index,
+            "KeyConditionExpression": f"{attribute} = :hash AND n BETWEEN :low AND :high",
+            "ExpressionAttributeValues": dynamo.pack({":hash": hashed, ":low": low, ":high": high}),
             "ScanIndexForward": False,
         }
 
-    def more(self, leaf: str, low: int, high: int, limit: int) -> tuple[list[Item], int | None]:
-        """Up to `limit` rows of one leaf, and the number reached, or None at the leaf's end."""
-        answer = self._lists.fetch(self._request(leaf, low, high) | {"Limit": min(limit, 1000)}, self._wanted.scope)
+    def more(self, leaf: str | None, low: int, high: int, limit: int) -> tuple[list[Item], int | None]:
+        """The matching ones of up to `limit` rows of a leaf, and the number reached, or None at its end."""
+        answer = self._lists.fetch(self._request(leaf, low, high) | {"Limit": min(limit, 1000)})
         rows = [dynamo.unpack(item) for item in answer["Items"]]
         reached = rows[-1]["n"] if "LastEvaluatedKey" in answer and rows else None
-        return [row for row in rows if self._wanted.covers(row["t"])], reached
+        if reached and self._lists.row_key and rows[-1]["t"] < (self._wanted.since or 0):
+            reached = None  # all that follows is older still
+        rows = [row for row in rows if self._wanted.covers(row["t"])]
+        return (rows if leaf is not None else [row for row in rows if self._wants(row)]), reached
+
+    def _wants(self, row: Item) -> bool:
+        """Whether a row from the index of all is in a wanted leaf of the scope."""
+        scope, leaf = self._wanted.scope, row["leaf"]
+        if not self._wanted.wanted(leaf):
+            return False
+        return scope == ORG or row.get(self._lists.index(scope)[1]) == self._lists.hash(self._org, scope, leaf)
 
 
 class _Stream:
     """What has been read of one leaf. `horizon` is the number down to which it is known."""
 
-    def __init__(self, reader: _Reader, leaf: str, low: int, high: int) -> None:
+    def __init__(self, reader: _Reader, leaf: str | None, low: int, high: int) -> None:
         self._reader = reader
         self._leaf = leaf
         self._low = low
@@ -626,26 +717,34 @@ class _Stream:
         else:
             self.horizon = reached
 
+    def until(self, target: float, newest: int, missing: int) -> int:
+        """How many rows it takes to get to a number, at the density so far; the index of all has one at each."""
+        if self._leaf is None:
+            return max(1, round(self.horizon - target))
+        density = len(self.rows) / max(newest - self.horizon + 1, 1)
+        return max(1, min(missing, round(density * (self.horizon - target)) + 1))
+
 
 def _refills(streams: list[_Stream], safe: list[Item], horizon: int, missing: int) -> list[tuple[_Stream, int]]:
     """Which leaves to read on, and how far, for `missing` more rows if they go on as densely as so far."""
     newest = max((row["n"] for row in safe), default=horizon)
     target = horizon - missing * (newest - horizon + 1) // max(len(safe), 1)
-    refills = []
-    for stream in streams:
-        if stream.horizon > target or stream.horizon == horizon:
-            density = len(stream.rows) / max(newest - stream.horizon + 1, 1)
-            refills.append((stream, max(1, min(missing, round(density * (stream.horizon - target)) + 1))))
-    return refills
+    return [
+        (stream, stream.until(target, newest, missing))
+        for stream in streams
+        if stream.horizon > target or stream.horizon == horizon
+    ]
 
 
 def _together(reads: list[tuple[_Stream, int]]) -> None:
-    if len(reads) == 1:
-        ((stream, limit),) = reads
-        stream.read(limit)
-        return
-    for done in [_threads().submit(stream.read, limit) for stream, limit in reads]:
-        done.result()
+    _mapped(lambda read: read[0].read(read[1]), reads)
+
+
+def _mapped(act: Callable[[Any], Any], over: Sequence[Any]) -> list[Any]:
+    """What `act` gives for each, asked for at the same time."""
+    if len(over) == 1:
+        return [act(over[0])]
+    return [done.result() for done in [_threads().submit(act, one) for one in over]]
 
 
 def _cells(item: Item) -> dict[int, dict[str, int]]:

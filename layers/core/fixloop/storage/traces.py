@@ -55,15 +55,23 @@ def add(org: str, trace: Trace, now: int, *also: Action) -> bool:
 
 def find(org: str, trace_id: str) -> Trace:
     """Raises NotFound."""
-    item = dynamo.get(_table(), key(org, trace_id))
-    if item is None:
+    held = _held(key(org, trace_id))
+    if held is None:
         raise NotFound(f"Trace {trace_id} not found")
-    return _loaded(item)
+    return Trace.model_validate(held[1])
 
 
-def _loaded(item: Item) -> Trace:
-    content: dict[str, Any] = blobs.load(_table(), item["pk"], item["body"])
-    return Trace.model_validate(content)
+def _held(where: Item) -> tuple[Item, Any] | None:
+    """An item and the body it points at, read again when that was replaced in between."""
+    for _ in range(_ATTEMPTS):
+        item = dynamo.get(_table(), where)
+        if item is None:
+            return None
+        try:
+            return item, blobs.load(_table(), item["pk"], item["body"])
+        except LookupError:
+            continue
+    raise Contended(f"{where['pk']} kept changing")
 
 
 def missing(org: str, trace_ids: Iterable[str]) -> list[str]:
@@ -74,12 +82,12 @@ def missing(org: str, trace_ids: Iterable[str]) -> list[str]:
     return [one for one in wanted if key(org, one)["pk"] not in known]
 
 
-def replace(org: str, trace: Trace) -> None:
-    """Stores a trace anew under its id: one that grew by another batch of its spans. Raises NotFound."""
-    pk = key(org, trace.id)["pk"]
-    item = dynamo.get(_table(), key(org, trace.id))
-    if item is None:
-        raise NotFound(f"Trace {trace.id} not found")
+def replace(org: str, trace: Trace, item: Item) -> None:
+    """Stores a trace anew over its `item`: one that grew by another batch of its spans.
+
+    Raises ConditionFailed when another batch was first.
+    """
+    pk = item["pk"]
     body = blobs.store(_table(), pk, "body", trace.model_dump(mode="json", exclude_defaults=True))
     place = _place(org, item["n"], trace)
     fields = {**lists.attributes(place), "body": body, "view": _view(trace)}
@@ -101,40 +109,60 @@ def gather(org: str, trace_id: str, agent_id: str, spans: list[Span], now: int) 
 
     Batches may come in any order, again, and at the same time.
     """
-    pk = key(org, trace_id)["pk"]
+    trace_key = key(org, trace_id)
+    waiting_key = {"pk": trace_key["pk"], "sk": "waiting"}
     for _ in range(_ATTEMPTS):
-        item = dynamo.get(_table(), key(org, trace_id))
-        if item is not None:
-            known = _loaded(item)
+        held = _held(trace_key)
+        if held is not None:
+            known = Trace.model_validate(held[1])
             grown = of_spans(trace_id, known.agent_id, joined(known.spans, spans), now) or known
-            try:
-                replace(org, grown)
-            except ConditionFailed:
-                continue
+            if grown != known:
+                try:
+                    replace(org, grown, held[0])
+                except ConditionFailed:
+                    continue
             return grown
-        waiting = dynamo.get(_table(), {"pk": pk, "sk": "waiting"})
-        held = [Span.model_validate(one) for one in blobs.load(_table(), pk, waiting["body"])] if waiting else []
-        together = joined(held, spans)
+        waiting = _held(waiting_key)
+        before = [Span.model_validate(one) for one in waiting[1]] if waiting else []
+        together = joined(before, spans)
+        if waiting and together == before:
+            return None
+        old = waiting[0]["body"] if waiting else None
+        waste = blobs.held(_table(), trace_key["pk"], old) if old else None
         trace = of_spans(trace_id, agent_id, together, now)
-        if trace is not None:
-            if not add(org, trace, now):
-                continue
-            if waiting:
-                blobs.discard(_table(), blobs.held(_table(), pk, waiting["body"]))
-                dynamo.delete(_table(), {"pk": pk, "sk": "waiting"})
-            return trace
-        body = blobs.store(_table(), pk, "spans", [one.model_dump(mode="json") for one in together])
         try:
-            dynamo.put(
-                _table(),
-                {"pk": pk, "sk": "waiting", "body": body},
-                condition="body = :body" if waiting else "attribute_not_exists(pk)",
-                values={":body": waiting["body"]} if waiting else {},
-            )
+            if trace is not None:
+                if not add(org, trace, now, _removed(waiting_key, old)):
+                    continue
+            else:
+                body = blobs.store(
+                    _table(), trace_key["pk"], "spans", [one.model_dump(mode="json") for one in together]
+                )
+                dynamo.write([_waits(waiting_key, body, old), _removed(trace_key, None)])
         except ConditionFailed:
             continue
-        return None
+        blobs.discard(_table(), waste)
+        return trace
     raise Contended(f"trace {trace_id} kept changing")
+
+
+def _waits(where: Item, body: str, old: str | None) -> Action:
+    """The write that lets spans wait for their answer, if still those of `old` do."""
+    return dynamo.put_action(
+        _table(),
+        {**where, "body": body},
+        condition="body = :old" if old else "attribute_not_exists(pk)",
+        values={":old": old} if old else {},
+    )
+
+
+def _removed(where: Item, body: str | None) -> Action:
+    """The write that removes an item which still points at `body`; None for one that must not be there."""
+    removal: Action = {"TableName": _table(), "Key": dynamo.pack(where)}
+    if body is None:
+        return {"Delete": {**removal, "ConditionExpression": "attribute_not_exists(pk)"}}
+    values = dynamo.pack({":body": body})
+    return {"Delete": {**removal, "ConditionExpression": "body = :body", "ExpressionAttributeValues": values}}
 
 
 def _view(trace: Trace) -> str:
@@ -147,4 +175,13 @@ def page(org: str, wanted: Filter, offset: int, limit: int) -> tuple[list[dict[s
     found = lists.page(org, wanted, offset=offset, limit=limit, total=True)
     items = dynamo.get_many(_table(), ({"pk": row["pk"], "sk": row["sk"]} for row in found.rows))
     ordered = sorted(items, key=lambda item: -item["n"])
-    return [json.loads(item["view"]) if item["view"] else listed(_loaded(item)) for item in ordered], found.total or 0
+    return [_listed(item) for item in ordered], found.total or 0
+
+
+def _listed(item: Item) -> dict[str, Any]:
+    """A row's view; a row without one has a trace too long for it, which may have grown since."""
+    if item["view"]:
+        view: dict[str, Any] = json.loads(item["view"])
+        return view
+    held = _held({"pk": item["pk"], "sk": item["sk"]})
+    return listed(Trace.model_validate((held or (item, {}))[1]))

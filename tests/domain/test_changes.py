@@ -7,7 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from fixloop.errors import Invalid
-from fixloop.fixes import (
+from fixloop.changes import (
     BLOCKED,
     DiffDoesNotApply,
     Guardrail,
