@@ -1,4 +1,4 @@
-"""The template played in moto: its tables, routes, environment, streams and rules, with the functions in this process."""
+"""The template played in moto: its tables, routes, streams and rules, with the functions in this process."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ _Loader.add_multi_constructor("!", _tagged)
 
 def template() -> dict[str, Any]:
     """template.yaml as plain data."""
-    loaded: dict[str, Any] = yaml.load((ROOT / "template.yaml").read_text(), _Loader)  # noqa: S506
+    loaded: dict[str, Any] = yaml.load((ROOT / "template.yaml").read_text(), _Loader)
     return loaded
 
 
@@ -191,7 +191,8 @@ class Cloud:
         if folder not in self._modules:
             name = f"app_{uuid.uuid4().hex}"
             spec = importlib.util.spec_from_file_location(name, ROOT / folder / "app.py")
-            assert spec and spec.loader
+            assert spec
+            assert spec.loader
             module = importlib.util.module_from_spec(spec)
             sys.modules[name] = module
             spec.loader.exec_module(module)
@@ -299,7 +300,9 @@ class Cloud:
         for queue, function in list(self._read.items()):
             if not queue.startswith("http"):
                 continue
-            while messages := self.client("sqs").receive_message(QueueUrl=queue, MaxNumberOfMessages=10).get("Messages"):
+            while (
+                messages := self.client("sqs").receive_message(QueueUrl=queue, MaxNumberOfMessages=10).get("Messages")
+            ):
                 for message in messages:
                     seen += 1
                     self.client("sqs").delete_message(QueueUrl=queue, ReceiptHandle=message["ReceiptHandle"])

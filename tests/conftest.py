@@ -11,13 +11,14 @@ from moto import mock_aws
 
 sys.path.insert(0, str(Path(__file__).resolve().parent))
 
+from better_moto import better_moto
 from cloud import Client, Cloud
 
 
 @pytest.fixture(scope="session")
 def cloud() -> Iterator[Cloud]:
     """The template in moto, one for the whole session: tests keep apart by their organisations."""
-    with mock_aws():
+    with mock_aws(), better_moto():
         yield Cloud().build()
 
 

@@ -71,23 +71,29 @@ def run(stack: local.Stack, console: Console) -> None:
         key, _ = platform.create_key(org, now(), scope=Scope.ADMIN, limit=NO_LIMIT, label="fixloop demo")
     caller = Caller(stack.url, key)
     samples = json.loads((local.find_root(Path.cwd()) / "samples" / "refunds.json").read_text())
-    console.print(Panel(f"[bold]{escape(samples['title'])}[/]\nSix calls of one voice agent: from ingest to an applied fix."))
+    console.print(
+        Panel(f"[bold]{escape(samples['title'])}[/]\nSix calls of one voice agent: from ingest to an applied fix.")
+    )
 
     heading(console, 1, "Calls come in", "PUT /v1/calls/{call_id}, with transcript and prompt snapshot")
     ingest(caller, samples["calls"], console)
 
     heading(console, 2, "They are graded", "call.completed on the bus → grade_call → call.graded")
     grades = await_grades(caller, samples["calls"])
-    show_grades(console, caller, samples["calls"], grades)
+    show_grades(console, samples["calls"], grades)
 
-    heading(console, 3, "What is wrong becomes issue reports", "call.graded → rule → file_reports → GET /v1/issue-reports")
+    heading(
+        console, 3, "What is wrong becomes issue reports", "call.graded → rule → file_reports → GET /v1/issue-reports"
+    )
     expected = sum(len(grade["detected_issues"]) for grade in grades.values())
     reports = until(lambda: caller.ok("GET", "/v1/issue-reports"), lambda found: len(found) >= expected)
     show_reports(console, reports)
     console.print("\nThe newest one, as the API shows it:")
     console.print(JSON(json.dumps({name: reports[0][name] for name in list(reports[0])[:14]})))
 
-    heading(console, 4, "The third alike opens an issue by itself", "issue.reported → group_reports → GET /api/v2/issues")
+    heading(
+        console, 4, "The third alike opens an issue by itself", "issue.reported → group_reports → GET /api/v2/issues"
+    )
     (opened,) = until(lambda: caller.ok("GET", "/api/v2/issues")["data"], lambda found: len(found) == 1)
     issue = until(
         lambda: caller.ok("GET", f"/api/v2/issues/{opened['id']}")["data"], lambda found: found["traceCount"] == 3
@@ -105,7 +111,12 @@ def run(stack: local.Stack, console: Console) -> None:
     followed = caller.ok("GET", f"/api/v2/issues/{issue['id']}")["data"]
     console.print(f"  fix {fix['id']} is proposed, issue {issue['id']} is now [bold]{followed['status']}[/]")
 
-    heading(console, 7, "Applied: a new version of the agent, the issue closed, its reports resolved", "PATCH /api/fixes/{id}")
+    heading(
+        console,
+        7,
+        "Applied: a new version of the agent, the issue closed, its reports resolved",
+        "PATCH /api/fixes/{id}",
+    )
     caller.ok("PATCH", f"/api/fixes/{fix['id']}", {"status": "applied"})
     agent = caller.ok("GET", f"/api/agents/{issue['agentId']}")["data"]
     closed = caller.ok("GET", f"/api/v2/issues/{issue['id']}")["data"]
@@ -113,7 +124,12 @@ def run(stack: local.Stack, console: Console) -> None:
     console.print(f"  {escape(agent['name'])} is at [bold]version {agent['version']}[/]")
     console.print(f"  issue {issue['id']} is [bold]{closed['status']}[/], {len(resolved)} reports are resolved")
 
-    heading(console, 8, "A grade made elsewhere is treated alike", "call.graded put on the bus by your own grader, three times over")
+    heading(
+        console,
+        8,
+        "A grade made elsewhere is treated alike",
+        "call.graded put on the bus by your own grader, three times over",
+    )
     foreign(stack, org, samples["calls"][0]["call_id"])
     clean = f"/v1/calls/{samples['calls'][0]['call_id']}/issue-reports"
     filed = until(lambda: caller.ok("GET", clean), lambda found: bool(found))
@@ -157,9 +173,7 @@ def until(ask: Callable[[], Any], done: Callable[[Any], bool]) -> Any:
     return said
 
 
-def show_grades(
-    console: Console, caller: Caller, calls: list[dict[str, Any]], grades: dict[int, dict[str, Any]]
-) -> None:
+def show_grades(console: Console, calls: list[dict[str, Any]], grades: dict[int, dict[str, Any]]) -> None:
     table = Table(box=None, padding=(0, 2), header_style="bold")
     for column in ("call", "what happens in it", "score", "outcome", "issues"):
         table.add_column(column)

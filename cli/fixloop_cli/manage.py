@@ -1,4 +1,4 @@
-"""Organisations, keys and dead letters: `fixloop orgs …`, `fixloop keys …`, `fixloop dead-letters …`, on AWS or the local stack."""
+"""Organisations, keys and dead letters: the commands that manage a stack, on AWS or the local one."""
 
 from __future__ import annotations
 
@@ -122,7 +122,9 @@ def create_key(
     email: Annotated[str, typer.Option(help="The user's e-mail.")] = "",
     user_id: Annotated[int | None, typer.Option(help="An existing user's id; a new one if left out.")] = None,
     limit: Annotated[int, typer.Option(min=1, help="Requests per minute.")] = DEFAULT_LIMIT,
-    expires: Annotated[str, typer.Option(help="A date (2027-01-31) or a time from now (90d, 12h); never if left out.")] = "",
+    expires: Annotated[
+        str, typer.Option(help="A date (2027-01-31) or a time from now (90d, 12h); never if left out.")
+    ] = "",
     prefix: Annotated[str, typer.Option(help="What the key begins with, as your clients expect it.")] = "sk_live_",
     label: Annotated[str, typer.Option(help="What it is for.")] = "",
 ) -> None:
@@ -185,7 +187,7 @@ def redrive(context: typer.Context) -> None:
 
 
 class Letter:
-    """One message in a dead-letter queue: an event, or where in a stream the records lie, and why it could not be handled."""
+    """One message in a dead-letter queue: an event, or where its records lie in a stream, and what went wrong."""
 
     def __init__(self, queue: str, message: dict[str, Any]) -> None:
         self._queue = queue

@@ -15,7 +15,9 @@ def handler(event: dict[str, Any], context: Any) -> None:
     grade, made = grade_call(outer.org_id, completed.call_id, force=False, now=now, run=outer.id)
     if not made and grade.status in ("pending", "failed"):
         raise Busy(f"another run has the grade of call {completed.call_id}, which is {grade.status}")
-    logger().info("graded", extra={"org_id": outer.org_id, "call_id": completed.call_id, "made": made, "score": grade.score})
+    logger().info(
+        "graded", extra={"org_id": outer.org_id, "call_id": completed.call_id, "made": made, "score": grade.score}
+    )
 
 
 boot.done()

@@ -1,4 +1,4 @@
-"""`/api/traces` (ThinkHive) and `/v1/traces` (OTLP over HTTP): recorded answers come in, from SDKs and any OpenTelemetry exporter."""
+"""`/api/traces` (ThinkHive) and `/v1/traces` (OTLP over HTTP): recorded answers come in."""
 
 from fixloop import boot  # isort: skip
 import secrets

@@ -6,6 +6,7 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import pytest
+
 from cloud import Client, Cloud
 
 PROMPT = "You are Mia.\nAnswer refund questions using the knowledge base.\nBe brief."
@@ -55,7 +56,18 @@ def test_a_new_fix_is_a_draft_without_an_author_in_the_answer(caller: Client, is
 def test_one_fix_shows_its_shadow_tests_and_its_author(caller: Client, issue: str) -> None:
     fix = propose(caller, issue)
     shown = caller.get(f"/api/fixes/{fix['id']}").json()["data"]
-    keys = ["id", "issueId", "type", "status", "description", "changes", "shadowTests", "author", "createdAt", "updatedAt"]
+    keys = [
+        "id",
+        "issueId",
+        "type",
+        "status",
+        "description",
+        "changes",
+        "shadowTests",
+        "author",
+        "createdAt",
+        "updatedAt",
+    ]
     assert list(shown) == keys
     assert shown["shadowTests"] == []
     assert shown["author"].startswith("user_")
@@ -134,7 +146,12 @@ def test_applying_twice_makes_one_version(caller: Client, agent: str, issue: str
 
 
 def test_a_diff_that_does_not_apply_is_refused_naming_the_field_and_the_line(caller: Client, issue: str) -> None:
-    body = {"issueId": issue, "type": "prompt_update", "description": "x", "changes": {"promptDiff": "- Nothing\n+ Some"}}
+    body = {
+        "issueId": issue,
+        "type": "prompt_update",
+        "description": "x",
+        "changes": {"promptDiff": "- Nothing\n+ Some"},
+    }
     said = caller.post("/api/fixes", body)
     assert said.status == 400
     assert "changes.promptDiff" in said.json()["error"]["message"]
@@ -142,7 +159,9 @@ def test_a_diff_that_does_not_apply_is_refused_naming_the_field_and_the_line(cal
     assert caller.get("/api/fixes").json()["pagination"]["total"] == 0
 
 
-def test_a_diff_that_no_longer_applies_is_a_conflict_and_changes_nothing(caller: Client, agent: str, issue: str) -> None:
+def test_a_diff_that_no_longer_applies_is_a_conflict_and_changes_nothing(
+    caller: Client, agent: str, issue: str
+) -> None:
     fix = propose(caller, issue)
     caller.patch(f"/api/agents/{agent}", {"systemPrompt": "Something else."})
     said = caller.patch(f"/api/fixes/{fix['id']}", {"status": "applied"})
@@ -183,7 +202,10 @@ def test_deleting_an_issue_keeps_its_fixes_without_it(caller: Client, issue: str
         ({"issueId": "ISSUE", "type": "prompt_update", "description": "", "changes": {}}, "description"),
         ({"issueId": "ISSUE", "type": "prompt_update", "description": "x", "changes": []}, "changes"),
         ({"issueId": "ISSUE", "type": "prompt_update", "description": "x", "changes": {"extra": 1}}, "changes.extra"),
-        ({"issueId": "ISSUE", "type": "config_change", "description": "x", "changes": {"temperature": 9}}, "temperature"),
+        (
+            {"issueId": "ISSUE", "type": "config_change", "description": "x", "changes": {"temperature": 9}},
+            "temperature",
+        ),
     ],
 )
 def test_a_bad_fix_is_refused_naming_the_field(caller: Client, issue: str, body: dict[str, Any], field: str) -> None:

@@ -27,7 +27,18 @@ CREATE = {
     "traceIds": ["tr_x1y2z3", "tr_m4n5o6", "tr_p7q8r9"],
     "tags": ["shipping", "international", "estimates"],
 }
-CREATED = ["id", "title", "description", "severity", "status", "traceCount", "agentId", "tags", "createdAt", "updatedAt"]
+CREATED = [
+    "id",
+    "title",
+    "description",
+    "severity",
+    "status",
+    "traceCount",
+    "agentId",
+    "tags",
+    "createdAt",
+    "updatedAt",
+]
 LISTED = [*CREATED[:7], "agentName", *CREATED[7:]]
 DETAILED = [*LISTED[:9], "traceIds", "fixes", "metadata", "createdAt", "updatedAt"]
 PATCHED = ["id", "title", "severity", "status", "tags", "updatedAt"]
@@ -267,6 +278,7 @@ class Stock:
     """A caller and every issue there is, oldest first, as a list shows it."""
 
     caller: Client
+    agents: list[str]
     issues: list[Issue]
 
     def expected(self, query: dict[str, Any]) -> list[Issue]:
@@ -304,23 +316,24 @@ def stock(cloud: Cloud) -> Stock:
             change["traceIds"] = [f"tr_{at}" for at in range(chance.randrange(4))]
         assert caller.patch(f"/api/v2/issues/{one}", change).status == 200
     everything = [shown(caller, one) for one in ids]
-    return Stock(caller, [{name: issue[name] for name in LISTED} for issue in everything])
+    return Stock(caller, agents, [{name: issue[name] for name in LISTED} for issue in everything])
 
 
-COMBINATIONS = [
-    dict(zip(("status", "severity", "sortBy", "sortOrder"), chosen, strict=True))
-    for chosen in itertools.product(
-        (None, *STATUSES), (None, *SEVERITIES), ("createdAt", "severity", "traceCount"), ("asc", "desc")
-    )
-]
+def combinations() -> Iterator[dict[str, Any]]:
+    """Every status with every severity, agents, orders and pages taking turns."""
+    agents = itertools.cycle([None, "agent_gone", 0, None, "agent_none", 1, None])
+    orders = itertools.cycle(itertools.product(("createdAt", "severity", "traceCount"), ("asc", "desc")))
+    for status, severity, _ in itertools.product((None, *STATUSES), (None, *SEVERITIES), range(3)):
+        sort, order = next(orders)
+        yield {"status": status, "severity": severity, "agentId": next(agents), "sortBy": sort, "sortOrder": order}
 
 
 def test_every_filter_in_every_order_on_every_page_shows_exactly_what_matches(stock: Stock) -> None:
-    agents = itertools.cycle([None, *sorted({issue["agentId"] for issue in stock.issues}), "agent_none"])
     limits = itertools.cycle([100, 7, 1, 20, 3])
-    pages = itertools.cycle([1, 2, 3, 9])
-    for combination in COMBINATIONS:
-        given = {**combination, "agentId": next(agents)}
+    pages = itertools.cycle([1, 2, 1, 3])
+    for given in combinations():
+        if isinstance(given["agentId"], int):
+            given["agentId"] = stock.agents[given["agentId"]]
         query = {name: value for name, value in given.items() if value is not None}
         limit, page = next(limits), next(pages)
         answer = stock.caller.get("/api/v2/issues", **query, limit=limit, page=page).json()
@@ -338,15 +351,15 @@ def test_every_filter_in_every_order_on_every_page_shows_exactly_what_matches(st
 @pytest.mark.parametrize("order", ["asc", "desc"])
 def test_pages_join_to_the_whole(stock: Stock, sort: str, order: str) -> None:
     query = {"sortBy": sort, "sortOrder": order}
-    pages = [stock.caller.get("/api/v2/issues", **query, limit=9, page=page).json() for page in range(1, 10)]
+    pages = [stock.caller.get("/api/v2/issues", **query, limit=24, page=page).json() for page in range(1, 5)]
     assert [issue for page in pages for issue in page["data"]] == stock.expected(query)
-    assert [page["pagination"]["hasMore"] for page in pages] == [True] * 7 + [False] * 2
+    assert [page["pagination"]["hasMore"] for page in pages] == [True, True, False, False]
 
 
 def test_the_newest_come_first_unless_asked_otherwise(stock: Stock) -> None:
     shown = stock.caller.get("/api/v2/issues", limit=100).json()["data"]
     assert shown == stock.issues[::-1]
-    assert [issue["agentName"] for issue in shown if issue["agentId"] == "agent_gone"][0] is None
+    assert {issue["agentName"] for issue in shown if issue["agentId"] == "agent_gone"} == {None}
     assert {issue["agentName"] for issue in shown} == {"Anna", "Ben", None}
 
 

@@ -15,9 +15,19 @@ CALL = {
     "end_reason": "agent_end",
     "prompt_snapshot": "You are the support agent of Aurora. Refunds are possible within 30 days of purchase.",
     "transcripts": [
-        {"role": "assistant", "content": "Hello, this is Aurora support. How can I help?", "start_ms": 0, "end_ms": 3000},
+        {
+            "role": "assistant",
+            "content": "Hello, this is Aurora support. How can I help?",
+            "start_ms": 0,
+            "end_ms": 3000,
+        },
         {"role": "user", "content": "How long do I have to return my lamp?", "start_ms": 4000, "end_ms": 7000},
-        {"role": "assistant", "content": "You can get a refund within 60 days of purchase.", "start_ms": 8000, "end_ms": 11000},
+        {
+            "role": "assistant",
+            "content": "You can get a refund within 60 days of purchase.",
+            "start_ms": 8000,
+            "end_ms": 11000,
+        },
         {"role": "user", "content": "Great, thank you, bye.", "start_ms": 12000, "end_ms": 14000},
         {"role": "assistant", "content": "You're welcome. Goodbye!", "start_ms": 14500, "end_ms": 16000},
     ],

@@ -6,7 +6,6 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from fixloop.errors import Invalid
 from fixloop.changes import (
     BLOCKED,
     DiffDoesNotApply,
@@ -20,6 +19,7 @@ from fixloop.changes import (
     unified,
     wire,
 )
+from fixloop.errors import Invalid
 from fixloop.graders import Subject
 from fixloop.traces import Document, Parameters
 

@@ -4,8 +4,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from fixloop.errors import Invalid
 from fixloop.changes import BLOCKED, DiffDoesNotApply, parse_changes
+from fixloop.errors import Invalid
 from fixloop.graders import GraderIn, Score, Ungradable, panel
 from fixloop.models import Completion, Price
 from fixloop.models.extractive import Extractive

@@ -41,9 +41,9 @@ def engine(
 ) -> Iterator[tuple[Memory, Lists]]:
     """Lists with small chunks, so that all levels are there after a few dozen rows, on tables in this process."""
     memory = Memory()
-    memory.table("rows", ("by_leaf", "lf"), ("by_agent", "af"), ("by_org", "of"))
+    memory.table("rows", ("by_leaf", "lf"), ("by_agent", "af"), ("by_org", "wf"))
     indexes = {ORG: ("by_leaf", "lf"), "agent": ("by_agent", "af")}
-    all_rows = ("by_org", "of") if whole else None
+    all_rows = ("by_org", "wf") if whole else None
     listed = Lists(lambda: "rows", chunk=chunk, indexes=indexes, row_key=row_key, whole=all_rows)
     with pytest.MonkeyPatch.context() as patch:
         for module in (dynamo, lists):

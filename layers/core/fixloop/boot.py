@@ -1,4 +1,4 @@
-"""Imported first by every function: no garbage collection while modules load, then what they made is set aside for good."""
+"""Imported first by every function: no garbage collection while modules load; what they made is then set aside."""
 
 import gc
 

@@ -46,7 +46,7 @@ class IssueReportUpdated(BaseModel):
 
 
 class FixApplied(BaseModel):
-    """A fix went into its agent. `applied_at` in ms; `agent_version` is the version that it made, if the agent is known."""
+    """A fix went into its agent. `applied_at` in ms; `agent_version` is the one it made, if the agent is known."""
 
     fix_id: str
     issue_id: str | None = None

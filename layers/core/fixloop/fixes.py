@@ -24,7 +24,7 @@ _ISSUE_ORDER: tuple[IssueStatus, ...] = ("open", "proposed_fix", "testing", "clo
 
 
 class FixIn(BaseModel):
-    """The body of `POST /api/fixes`; `caseId` is the older name of `issueId`. What `changes` holds depends on `type`."""
+    """The body of `POST /api/fixes`; `caseId` is the older name of `issueId`, `changes` depends on `type`."""
 
     issueId: Key | None = None  # noqa: N815 - the wire's name
     caseId: Key | None = None  # noqa: N815

@@ -24,7 +24,7 @@ def follow_fix(org: str, fix: Fix, now: int) -> Issue | None:
 
 
 def resolve_reports(org: str, issue: Issue, applied_at: int, now: int) -> int:
-    """Resolves the reports behind an issue that were there when its fix was applied; how many. Repeats change nothing."""
+    """Resolves the reports behind an issue that were filed before its fix was applied. Repeats change nothing."""
     if issue.group is None:
         return 0
     members = [grouping.Member.model_validate(one) for one in issues.members(org, issue.group, MEMBERS_AT_ONCE)]

@@ -39,7 +39,7 @@ class Member(BaseModel):
 
 
 def fingerprint(report: Report, agent_id: str) -> Fingerprint | None:
-    """Version 1: reports with the same `detected_issue_ref` on the same agent belong together; one without stands alone."""
+    """Version 1: reports with one `detected_issue_ref` on one agent belong together; one without stands alone."""
     ref = report.said.detected_issue_ref
     if ref is None:
         return None

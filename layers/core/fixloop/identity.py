@@ -59,9 +59,9 @@ def digest(secret: str) -> str:
 
 
 def presented(headers: dict[str, Any]) -> str | None:
-    """The key in `Authorization: Bearer …` (ThunderPhone, ThinkHive, Zylon), bare `authorization` (Bland) or `x-api-key` (GoMobile).
+    """The key in any of the three presentations; header names are in lower case.
 
-    Header names are in lower case.
+    `Authorization: Bearer …` (ThunderPhone, ThinkHive, Zylon), bare `authorization` (Bland) or `x-api-key` (GoMobile).
     """
     given = _PRESENTATION.sub("", str(headers.get("authorization") or "").strip(), count=1) or headers.get("x-api-key")
     return str(given).strip() or None if given else None

@@ -49,7 +49,9 @@ def grade_call(org: str, call_id: Id, *, force: bool, now: int, run: str = "") -
 def _grade(row: calls.Row) -> Any:
     body = calls.body(row)
     turns = [
-        Turn(role=line["role"], content=line.get("content", ""), start_ms=line.get("start_ms"), end_ms=line.get("end_ms"))
+        Turn(
+            role=line["role"], content=line.get("content", ""), start_ms=line.get("start_ms"), end_ms=line.get("end_ms")
+        )
         for line in body.get("transcripts", [])
     ]
     graded = GradedCall(
@@ -89,7 +91,8 @@ def file_reports(event: dict[str, Any], now: int) -> list[Report]:
     if reports:
         count("ReportsFiled", len(reports))
     logger().info(
-        "filed", extra={"org_id": outer.org_id, "call_id": graded.call_id, "detected": len(found), "filed": len(reports)}
+        "filed",
+        extra={"org_id": outer.org_id, "call_id": graded.call_id, "detected": len(found), "filed": len(reports)},
     )
     return reports
 

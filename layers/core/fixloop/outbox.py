@@ -51,9 +51,7 @@ def _of_report(org: str, old: dict[str, Any] | None, new: dict[str, Any] | None)
         return [envelope("issue.reported", org, filed, report.created_at, report.trace_id)]
     if old["status"] == report.status:
         return []
-    changed = IssueReportUpdated(
-        call_id=report.call_id, issue_report=report.shown(), previous_status=old["status"]
-    )
+    changed = IssueReportUpdated(call_id=report.call_id, issue_report=report.shown(), previous_status=old["status"])
     return [envelope("issue_report.updated", org, changed, report.updated_at, report.trace_id, report.updated_at)]
 
 

@@ -202,9 +202,7 @@ class Sources:
                     heading, lasting = topic(sentence), sentence[0] in "#*"
                 subject, found, negative = _analysed(sentence)
                 self.known.add(found)
-                self.sentences.append(
-                    _Sentence(sentence, subject | heading, found, negative)
-                )
+                self.sentences.append(_Sentence(sentence, subject | heading, found, negative))
                 if text[end - 2 : end] == "\n\n" and not headed and not lasting:
                     heading = frozenset()
         self.known.close()

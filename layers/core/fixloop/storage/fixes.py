@@ -32,7 +32,12 @@ def _place(org: str, fix: Fix) -> Place:
 
 
 def _fields(org: str, fix: Fix) -> Item:
-    return {**lists.attributes(_place(org, fix)), "at": fix.created_at, "status": fix.status, "doc": fix.model_dump_json()}
+    return {
+        **lists.attributes(_place(org, fix)),
+        "at": fix.created_at,
+        "status": fix.status,
+        "doc": fix.model_dump_json(),
+    }
 
 
 def fix_of(item: Item) -> Fix:

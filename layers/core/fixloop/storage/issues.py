@@ -61,7 +61,7 @@ def issue_of(item: Item) -> Issue:
 
 
 def add(org: str, issue: Issue, trace_ids: list[str], *also: Action) -> Issue:
-    """Stores a new issue with its links. Links beyond one transaction's worth are written before it, where nobody sees them."""
+    """Stores a new issue with its links. Those beyond one transaction's worth are written before it, unseen."""
     issue = issue.model_copy(update={"trace_count": len(trace_ids)})
     lists.announce(org, issue.leaf)
     links = [{**_link_key(org, issue.id, one), "linked_at": issue.created_at + at} for at, one in enumerate(trace_ids)]

@@ -13,7 +13,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cache
 from typing import Any
 
@@ -477,13 +477,11 @@ class _Reader:
         for piece in self._pieces():
             missing = limit - len(rows) - (run.holds if run else 0)
             found: list[Item] | None = None
-            if piece.count is not None:
-                count = piece.count
-            elif piece.exact and (self._skip or not missing) and self._cheaper(piece):
-                count = self.count(piece)
-            else:
+            if piece.exact and piece.counts is None and (self._skip or not missing) and self._cheaper(piece):
+                piece = replace(piece, counts=self.count(piece))
+            if piece.count is None:
                 found = self.look(piece)
-                count = len(found)
+            count = len(found) if found is not None else piece.count or 0
             counted += count
             if self._skip >= count:
                 self._skip -= count
@@ -606,19 +604,19 @@ class _Reader:
         leaves = self.leaves if piece.counts is None else piece.counts
         return self._lists.whole is None or len(leaves) * _PER_LEAF < self._lists.chunk
 
-    def count(self, piece: Segment) -> int:
-        """Rows of the wanted leaves in a run of numbers, whatever their times."""
+    def count(self, piece: Segment) -> dict[str, int]:
+        """Rows of each wanted leaf in a run of numbers, whatever their times."""
         if piece.low > piece.high:
-            return 0
-        counts: list[int] = _mapped(lambda leaf: self._counted(leaf, piece.low, piece.high), self.leaves)
-        return sum(counts)
+            return {}
+        counts = _mapped(lambda leaf: self._counted(leaf, piece.low, piece.high), self.leaves)
+        return {leaf: count for leaf, count in zip(self.leaves, counts, strict=True) if count}
 
     def _counted(self, leaf: str, low: int, high: int) -> int:
         request = self._request(leaf, low, high) | {"Select": "COUNT"}
         counted = 0
         while True:
             answer = self._lists.fetch(request)
-            counted += answer["Count"]
+            counted += int(answer["Count"])
             if "LastEvaluatedKey" not in answer:
                 return counted
             request["ExclusiveStartKey"] = answer["LastEvaluatedKey"]
