@@ -64,7 +64,7 @@ def _show_pages(family: dict[str, Any]) -> None:
     pages = family["pages"]
     sizes = sorted({page["stored"] for page in pages})
     table = Table(
-        title=f"{lists.TITLES[family['family']]}: a page of {lists.LIMIT}, the dearest of all values of the filters that are set",
+        title=f"{lists.TITLES[family['family']]}: a page of {lists.LIMIT}, the dearest of all values of the filters",
         caption="requests / items read (counters and index entries too) / read units",
         title_justify="left",
     )
@@ -91,7 +91,9 @@ def _dearest(pages: list[dict[str, Any]]) -> str:
         return "[dim]no second page[/]"
     page = max(pages, key=lambda one: (one["units"], one["read"]))
     units = f"{page['units']:g}"
-    return f"{page['requests']} / {page['read']} / " + (units if page["units"] <= MOST_READ_UNITS else f"[red]{units}[/]")
+    return f"{page['requests']} / {page['read']} / " + (
+        units if page["units"] <= MOST_READ_UNITS else f"[red]{units}[/]"
+    )
 
 
 def _show_walks(families: list[dict[str, Any]]) -> None:
@@ -110,7 +112,12 @@ def _list_targets(families: list[dict[str, Any]]) -> Iterable[dict[str, Any]]:
         title, pages = lists.TITLES[family["family"]], family["pages"]
         first = [page for page in pages if page["offset"] == 0]
         growth = _growth(first)
-        yield _target(f"{title}: first page at 100,000 against 1,000 stored, read units, all filters together", growth["all"], MOST_GROWTH, "×")
+        yield _target(
+            f"{title}: first page at 100,000 against 1,000 stored, read units, all filters together",
+            growth["all"],
+            MOST_GROWTH,
+            "×",
+        )
         yield _target(f"{title}: … the worst single combination", growth["worst"], MOST_GROWTH, "×", growth["of"])
         worst = max(first, key=lambda page: page["read"] - 2 * page["returned"])
         over = sum(page["read"] > 2 * page["returned"] + 50 for page in first)
@@ -188,10 +195,20 @@ def _write_targets(creates: list[dict[str, Any]], families: list[dict[str, Any]]
 def _show_warm(warm: list[dict[str, Any]]) -> None:
     table = Table(
         title="Warm requests, ms of processor time; the network is cut off in both",
-        caption="bare: a boto3 handler making the same requests and dumping as much JSON; reading: it also deserialises the items",
+        caption="bare: a boto3 handler that makes the same requests and dumps as much JSON; reading: and unpacks items",
         title_justify="left",
     )
-    for name in ("request", "DynamoDB requests", "answer", "fixloop", "bare", "reading", "÷ bare", "of minima", "÷ reading"):
+    for name in (
+        "request",
+        "DynamoDB requests",
+        "answer",
+        "fixloop",
+        "bare",
+        "reading",
+        "÷ bare",
+        "of minima",
+        "÷ reading",
+    ):
         table.add_column(name, justify="left" if name == "request" else "right")
     for one in warm:
         times = (f"{one[name]:.2f}" for name in ("ours_ms", "bare_ms", "reading_ms"))

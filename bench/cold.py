@@ -1,7 +1,7 @@
 """Cold start: import and first request in fresh processes, of three packages that are run by turns.
 
-- built: what `make build` makes, put together here from the packages of this environment: bytecode with unchecked hashes,
-  botocore with a cut data folder;
+- built: what `make build` makes, put together here from the packages of this environment: bytecode with unchecked
+  hashes, botocore with a cut data folder;
 - default: the same without those two, as a plain `sam build` would leave it;
 - bare: boto3 as pip installs it, bytecode included, importing it and making a DynamoDB client; no request at all.
 """
@@ -43,7 +43,8 @@ def answer(request, **_):
         asked = json.loads(body)
         key = asked.get("Key") or asked.get("Item", {})
         kind = key.get("sk", {}).get("S", "").partition("#")[0]
-        told = kept["loose"][f"{operation} {asked.get('TableName')} {key.get('pk')} {kind} {asked.get('UpdateExpression')}"]
+        table, change = asked.get("TableName"), asked.get("UpdateExpression")
+        told = kept["loose"][f"{operation} {table} {key.get('pk')} {kind} {change}"]
     given = AWSResponse("http://dynamodb.invalid/", told[0], {}, None)
     given._content = told[1].encode()
     return given
@@ -114,7 +115,11 @@ def _summary(times: dict[str, list[list[float]]]) -> list[dict[str, Any]]:
 
 
 def _run(code: str, folders: list[Path], arguments: list[str]) -> list[float]:
-    quiet = {"PYTHONPATH": os.pathsep.join(map(str, folders)), "PYTHONDONTWRITEBYTECODE": "1", "PATH": os.environ["PATH"]}
+    quiet = {
+        "PYTHONPATH": os.pathsep.join(map(str, folders)),
+        "PYTHONDONTWRITEBYTECODE": "1",
+        "PATH": os.environ["PATH"],
+    }
     # Without `site`, like Lambda's own interpreter: only the function's and the layers' folders are on the path.
     command = [sys.executable, "-S", "-c", code, *arguments]
     done = subprocess.run(command, env={**environment(), **quiet}, capture_output=True, text=True)
@@ -125,10 +130,12 @@ def _run(code: str, folders: list[Path], arguments: list[str]) -> list[float]:
 
 
 def _packed(target: Path, *, cut: bool) -> None:
-    """The layers in one `python` folder and each function in its own, as Lambda unpacks them; `cut` as our build does."""
+    """The layers in one `python` folder, each function in its own, as Lambda unpacks them; `cut` as our build does."""
     python, steps = target / "python", _steps()
     _copied(_required(), python)
-    shutil.copytree(ROOT / "layers" / "core" / "fixloop", python / "fixloop", ignore=shutil.ignore_patterns("__pycache__"))
+    shutil.copytree(
+        ROOT / "layers" / "core" / "fixloop", python / "fixloop", ignore=shutil.ignore_patterns("__pycache__")
+    )
     for family in FUNCTIONS:
         (target / family).mkdir()
         shutil.copy(ROOT / "functions" / family / "app.py", target / family)
@@ -142,7 +149,8 @@ def _packed(target: Path, *, cut: bool) -> None:
 def _steps() -> ModuleType:
     """The layer's own build steps."""
     spec = importlib.util.spec_from_file_location("layer_build", ROOT / "layers" / "dependencies" / "build.py")
-    assert spec and spec.loader  # noqa: S101
+    if spec is None or spec.loader is None:
+        raise FileNotFoundError(ROOT / "layers")
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
     return module

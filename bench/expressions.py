@@ -149,9 +149,7 @@ class _Parser:
             first, second = value(old, scope), other(old, scope)
             if first is None or second is None:
                 raise ValueError(f"{path} is set from an attribute that is not there")
-            new[named(path, scope)] = (
-                {"N": str(Decimal(first["N"]) + sign * Decimal(second["N"]))} if sign else first
-            )
+            new[named(path, scope)] = {"N": str(Decimal(first["N"]) + sign * Decimal(second["N"]))} if sign else first
 
         return apply
 

@@ -174,7 +174,11 @@ class _Table:
             before, after = index.entry(old), index.entry(new)
             if before == after:
                 continue
-            moved = before and after and (before[index.hash], before[index.range]) != (after[index.hash], after[index.range])
+            moved = (
+                before
+                and after
+                and (before[index.hash], before[index.range]) != (after[index.hash], after[index.range])
+            )
             if moved:
                 units[index.name] = write_units(item_size(before or {})) + write_units(item_size(after or {}))
             else:
@@ -184,7 +188,9 @@ class _Table:
 
     @staticmethod
     def _swap(index: _Index, before: Wire | None, after: Wire | None) -> None:
-        if before is not None and (after is None or before[index.hash] != after[index.hash] or index.place(before) != index.place(after)):
+        if before is not None and (
+            after is None or before[index.hash] != after[index.hash] or index.place(before) != index.place(after)
+        ):
             index.lists[_bare(before[index.hash])].drop(index.place(before))
         if after is not None:
             index.lists[_bare(after[index.hash])].put(index.place(after), after)
@@ -364,7 +370,9 @@ def _after(verb: str, request: dict[str, Any], old: Wire | None) -> Wire | None:
         case "Put":
             return dict(request["Item"])
         case "Update":
-            return updated(request["UpdateExpression"], old if old is not None else dict(request["Key"]), _scope(request))
+            return updated(
+                request["UpdateExpression"], old if old is not None else dict(request["Key"]), _scope(request)
+            )
     return old if verb == "ConditionCheck" else None
 
 

@@ -1,6 +1,7 @@
 """Processor time of warm requests beside a bare boto3 handler that makes the very same DynamoDB requests.
 
-Runs in a process of its own (`python -m bench.warm FILE`) and writes JSON there: the measured requests, and what a cold one needs.
+Runs in a process of its own (`python -m bench.warm FILE`) and writes JSON there: the measured requests, and the answers
+that cold ones need.
 """
 
 from __future__ import annotations
@@ -109,7 +110,8 @@ def _compared(store: Any, family: str, event: dict[str, Any]) -> tuple[dict[str,
 
 def _loaded(family: str) -> Callable[[dict[str, Any], Any], dict[str, Any]]:
     spec = importlib.util.spec_from_file_location(f"bench_{family}", ROOT / "functions" / family / "app.py")
-    assert spec and spec.loader  # noqa: S101
+    if spec is None or spec.loader is None:
+        raise FileNotFoundError(family)
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
     handler: Callable[[dict[str, Any], Any], dict[str, Any]] = module.handler
@@ -121,7 +123,7 @@ def _bare(
 ) -> Callable[[dict[str, Any], Any], dict[str, Any]]:
     """A plain handler: the same requests one after the other, and an answer of the same size as JSON.
 
-    With `read` it also turns the items it got into Python values with boto3's own deserialiser, as one that uses them must.
+    With `read` it also turns the items into Python values with boto3's own deserialiser, as one that uses them must.
     """
     client = boto3.client("dynamodb", region_name=REGION)
     tape.play(client)
@@ -170,9 +172,9 @@ def _summary(times: list[list[float]]) -> dict[str, Any]:
         "reading_ms": statistics.median(reading),
         "ours_min_ms": min(ours),
         "bare_min_ms": min(bare),
-        "ratio": statistics.median(ours) / statistics.median(bare),
+        "ratio": statistics.median(one / its for one, its in zip(ours, bare, strict=True)),
         "ratio_of_minima": min(ours) / min(bare),
-        "ratio_reading": statistics.median(ours) / statistics.median(reading),
+        "ratio_reading": statistics.median(one / its for one, its in zip(ours, reading, strict=True)),
     }
 
 

@@ -1,4 +1,4 @@
-"""Organisations with any number of calls or reports in them, made by the product's own functions, skewed as real ones are."""
+"""Organisations with any number of calls or reports, made by the product's own functions, skewed as real ones are."""
 
 from __future__ import annotations
 
@@ -82,7 +82,7 @@ def environment() -> dict[str, str]:
     return {
         **Cloud().environment(),
         "AWS_ACCESS_KEY_ID": "bench",
-        "AWS_SECRET_ACCESS_KEY": "bench",  # noqa: S105 - of nobody
+        "AWS_SECRET_ACCESS_KEY": "bench",
         "AWS_REGION": REGION,
         "AWS_DEFAULT_REGION": REGION,
         "POWERTOOLS_METRICS_DISABLED": "true",
@@ -161,9 +161,7 @@ class World:
         return Counter(
             leaf
             for _, t, leaf, its in self.placed
-            if (agent is None or its == agent)
-            and (since is None or t >= since)
-            and (until is None or t <= until)
+            if (agent is None or its == agent) and (since is None or t >= since) and (until is None or t <= until)
         )
 
     def _report(self, at: int) -> None:

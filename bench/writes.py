@@ -7,10 +7,12 @@ from typing import Any
 from bench.store import Meter
 from bench.world import NOW, ORG, empty, played
 
-PROMPT = """You are the phone agent of Aurora Lamps. Be friendly and brief. Opening hours are Monday to Friday, 9:00 to 18:00.
-Refunds are possible within 30 days of purchase if the lamp is unused. Shipping takes 3 to 5 working days and costs $4.90;
-orders above $60 ship free. Ask for the order number and the e-mail address before you look anything up. If the caller is
-upset or asks for a person, transfer to the team. Never promise what is not written here."""
+PROMPT = """You are the phone agent of Aurora Lamps. Be friendly and brief.
+Opening hours are Monday to Friday, 9:00 to 18:00.
+Refunds are possible within 30 days of purchase if the lamp is unused.
+Shipping takes 3 to 5 working days and costs $4.90; orders above $60 ship free.
+Ask for the order number and the e-mail address before you look anything up.
+If the caller is upset or asks for a person, transfer to the team. Never promise what is not written here."""
 SAID = (
     ("assistant", "Hello, this is Aurora Lamps. How can I help you today?"),
     ("user", "Hi, I ordered a desk lamp two weeks ago and I'd like to return it, it doesn't fit."),
@@ -101,7 +103,7 @@ def measure() -> list[dict[str, Any]]:
             severity="critical",
             timestamp_seconds=52,
         )
-        for number, told in ((1, "first"), (2, "second"), (3, "third")):
+        for told in ("first", "second", "third"):
             row = calls.find(ORG, 2)
             reports = issue_reports.prepare(row, [said], 7, NOW)
             issue_reports.lists.announce(ORG, reports[0].leaf)
@@ -109,7 +111,6 @@ def measure() -> list[dict[str, Any]]:
                 reports = issue_reports.prepare(calls.find(ORG, 2), [said], 7, NOW)
                 issue_reports.add(ORG, reports)
             note(f"POST …/issue-reports, the call's {told}", meter, "issue_reports")
-            assert number <= len(calls.find(ORG, 2).report_ids)  # noqa: S101
         _by_event(store, note, grade)
     return found
 

@@ -107,7 +107,7 @@ def test_every_fixloop_command_that_is_named_exists_with_its_options(page: str) 
 
 
 def test_the_makefile_calls_the_command_as_it_is() -> None:
-    called = re.findall(r"\$\(FIXLOOP\) ([^;|}\n]+)", text("Makefile"))
+    called = re.findall(r"@\$\(FIXLOOP\) ([^;|}\n]+)", text("Makefile"))
     assert called
     for said in called:
         parsed(re.sub(r"\$\(\w+\)", "x", said).split())

@@ -88,9 +88,7 @@ def get_diff(request: Request, agent_id: str) -> Reply:
         f"version {to}",
         lineterm="",
     )
-    changed = [
-        name for name in ("name", "system_prompt", "model", "parameters") if getattr(old, name) != getattr(new, name)
-    ]
+    changed = [name for name in type(old).model_fields if getattr(old, name) != getattr(new, name)]
     wire = {"system_prompt": "systemPrompt"}
     return Reply(
         200,
@@ -103,6 +101,8 @@ def get_diff(request: Request, agent_id: str) -> Reply:
                 "promptDiff": "\n".join(lines),
                 "model": {"from": old.model, "to": new.model},
                 "parameters": {"from": old.parameters, "to": new.parameters},
+                "retrieval": {"from": old.retrieval, "to": new.retrieval},
+                "guardrails": {"from": old.guardrails, "to": new.guardrails},
             }
         ),
     )

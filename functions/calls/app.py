@@ -6,7 +6,6 @@ from typing import Any
 from fixloop.calls import CallIn, CallQuery, Standing, detailed, history, number, received, shown
 from fixloop.errors import Conflict, Invalid, NotFound
 from fixloop.http import AlreadyAnswered, Api, Reply, Request
-from fixloop.loop import grade_call
 from fixloop.observe import count
 from fixloop.storage import calls
 from fixloop.storage.dynamo import ConditionFailed
@@ -91,6 +90,8 @@ def post_grade(request: Request, call_id: str) -> Reply:
     force = request.query.get("force", ["false"])[-1].lower()
     if force not in ("true", "false", "1", "0"):
         raise Invalid({"force": ["must be true or false"]})
+    from fixloop.loop import grade_call  # what makes a grade takes longer to load than all else here
+
     grade, made = grade_call(request.org, row.call_id, force=force in ("true", "1"), now=request.now)
     return Reply(201 if made else 200, grade.shown())
 

@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 
 from cloud import Answer, Client, Cloud
+from fixloop.storage import agents, dynamo
 
 Agent = dict[str, Any]
 CONTENT = ["name", "systemPrompt", "model", "parameters", "retrieval", "guardrails"]
@@ -118,6 +119,16 @@ def test_a_diff_shows_what_changed(caller: Client) -> None:
     assert code(caller.get(f"/api/agents/{agent['id']}/diff?to=9")) == (404, "NOT_FOUND")
     assert code(caller.get(f"/api/agents/{agent['id']}/diff?from=x")) == (400, "VALIDATION_ERROR")
     assert shown(caller, made(caller)["id"], "/diff")["changed"] == []
+
+
+def test_a_diff_shows_what_a_fix_added_beside_the_prompt(caller: Client) -> None:
+    agent = agents.find(caller.org, made(caller)["id"])
+    content = agent.content.model_copy(update={"guardrails": [{"rules": ["no dates"]}]})
+    _, writes = agents.next_version(caller.org, agent, content, "fix fix_1", "system", 1)
+    dynamo.write(writes)
+    diff = shown(caller, agent.id, "/diff")
+    assert diff["changed"] == ["guardrails"]
+    assert diff["guardrails"] == {"from": [], "to": [{"rules": ["no dates"]}]}
 
 
 def test_rolling_back_is_a_new_version_with_the_old_content(caller: Client) -> None:

@@ -323,7 +323,7 @@ def combinations() -> Iterator[dict[str, Any]]:
     """Every status with every severity, agents, orders and pages taking turns."""
     agents = itertools.cycle([None, "agent_gone", 0, None, "agent_none", 1, None])
     orders = itertools.cycle(itertools.product(("createdAt", "severity", "traceCount"), ("asc", "desc")))
-    for status, severity, _ in itertools.product((None, *STATUSES), (None, *SEVERITIES), range(3)):
+    for status, severity, _ in itertools.product((None, *STATUSES), (None, *SEVERITIES), range(2)):
         sort, order = next(orders)
         yield {"status": status, "severity": severity, "agentId": next(agents), "sortBy": sort, "sortOrder": order}
 
@@ -347,8 +347,7 @@ def test_every_filter_in_every_order_on_every_page_shows_exactly_what_matches(st
         }, query
 
 
-@pytest.mark.parametrize("sort", ["createdAt", "severity", "traceCount"])
-@pytest.mark.parametrize("order", ["asc", "desc"])
+@pytest.mark.parametrize(("sort", "order"), [("createdAt", "asc"), ("severity", "desc"), ("traceCount", "asc")])
 def test_pages_join_to_the_whole(stock: Stock, sort: str, order: str) -> None:
     query = {"sortBy": sort, "sortOrder": order}
     pages = [stock.caller.get("/api/v2/issues", **query, limit=24, page=page).json() for page in range(1, 5)]

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any
@@ -211,7 +210,7 @@ class Stock:
 
 
 @pytest.fixture(scope="module")
-def stock(cloud: Cloud) -> Iterator[Stock]:
+def stock(cloud: Cloud) -> Stock:
     """30 traces, one an hour and half a second past it, of two agents with every outcome and none."""
     caller, api = cloud.caller(), cloud.module("TracesFunction").handler
     before, traces = api._clock, []
@@ -230,7 +229,7 @@ def stock(cloud: Cloud) -> Iterator[Stock]:
         trace = shown(caller, made(caller, content)["id"])
         traces.insert(0, {name: trace[name] for name in LISTED})
     api._clock = before
-    yield Stock(caller, traces)
+    return Stock(caller, traces)
 
 
 def test_every_filter_shows_exactly_what_matches_page_by_page(stock: Stock) -> None:

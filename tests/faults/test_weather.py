@@ -1,4 +1,4 @@
-"""DynamoDB throttles, fails, hangs and loses its answers: nothing is lost, doubled or half done, and callers are told."""
+"""DynamoDB throttles, fails, hangs and loses its answers: nothing is lost, doubled or half done."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ import time
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from functools import cache
 from typing import Any
 
 import pytest
@@ -28,9 +29,13 @@ def sky() -> Iterator[Weather]:
         yield made
 
 
+@cache
+def workers() -> ThreadPoolExecutor:
+    return ThreadPoolExecutor(WORKERS)
+
+
 def together(work: Callable[[Any], Any], things: Iterable[Any]) -> list[Any]:
-    with ThreadPoolExecutor(WORKERS) as workers:
-        return list(workers.map(work, things))
+    return list(workers().map(work, things))
 
 
 def caller_with_call(sky: Weather, *numbers: int) -> Client:
@@ -99,8 +104,8 @@ def shaped(answer: Answer) -> bool:
     return list(answer.json()) == ["detail"] and "Dynamo" not in answer.text and "Throughput" not in answer.text
 
 
-def deliveries(org: str, events: int, seed: int) -> list[dict[str, Any]]:
-    chance = random.Random(seed)
+def deliveries(org: str, events: int, start: int) -> list[dict[str, Any]]:
+    chance = random.Random(start)
     made = [graded(org, 1 + n % 10, f"issue-{n}") for n in range(events) for _ in range(chance.randint(1, 3))]
     chance.shuffle(made)
     return made
@@ -108,9 +113,9 @@ def deliveries(org: str, events: int, seed: int) -> list[dict[str, Any]]:
 
 def test_duplicate_events_handled_at_once_file_each_report_once(sky: Weather) -> None:
     caller = caller_with_call(sky, *range(1, 11))
-    together(lambda event: sky.invoke("FileReportsFunction", event), deliveries(caller.org, 150, 1))
+    together(lambda event: sky.invoke("FileReportsFunction", event), deliveries(caller.org, 100, 1))
     reports = check_counts(caller.org)
-    assert Counter(r.said.detected_issue_ref for r in reports) == {f"issue-{n}": 1 for n in range(150)}
+    assert Counter(r.said.detected_issue_ref for r in reports) == {f"issue-{n}": 1 for n in range(100)}
 
 
 def test_twenty_deliveries_of_one_event_at_once_file_its_reports_once(sky: Weather) -> None:
@@ -185,18 +190,18 @@ def exchange(sky: Weather, caller: Client, requests: int) -> Counter[int]:
 def test_one_in_ten_answers_throttled_is_hardly_noticed(sky: Weather) -> None:
     caller = caller_with_call(sky)
     with sky.storm(*throttled(0.1)):
-        statuses = exchange(sky, caller, 320)
-    assert set(statuses) <= {200, 201, 409, 500}
-    assert statuses[200] + statuses[201] >= 0.985 * 320, statuses
+        statuses = exchange(sky, caller, 200)
+    assert set(statuses) <= {200, 201, 500}
+    assert statuses[200] + statuses[201] >= 0.985 * 200, statuses
     check_lists(caller.org, check_counts(caller.org))
 
 
 def test_one_in_ten_answers_an_error_or_a_cut_connection_is_hardly_noticed(sky: Weather) -> None:
     caller = caller_with_call(sky)
     with sky.storm(*failing(0.05), *resetting(0.05)):
-        statuses = exchange(sky, caller, 320)
-    assert set(statuses) <= {200, 201, 409, 500}
-    assert statuses[200] + statuses[201] >= 0.985 * 320, statuses
+        statuses = exchange(sky, caller, 200)
+    assert set(statuses) <= {200, 201, 500}
+    assert statuses[200] + statuses[201] >= 0.985 * 200, statuses
     check_lists(caller.org, check_counts(caller.org))
 
 
@@ -264,4 +269,3 @@ def test_a_slow_or_silent_dynamodb_is_answered_long_before_the_gateway_gives_up(
         assert answer.status == 500
         assert shaped(answer)
         assert seconds < 20
-    print([round(seconds, 1) for seconds, _ in slow + silent])  # noqa: T201

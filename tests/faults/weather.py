@@ -7,12 +7,14 @@ import os
 import socket
 import subprocess
 import sys
+import threading
 import time
 import urllib.error
 import urllib.request
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from types import ModuleType
 from typing import Any
 
 import pytest
@@ -22,6 +24,7 @@ from fixloop import aws
 from fixloop.settings import settings
 
 PATIENCE = 60
+_loading = threading.Lock()
 WRITES = ("PutItem", "UpdateItem", "DeleteItem", "TransactWriteItems")
 
 
@@ -50,10 +53,15 @@ def losing_answers(probability: float) -> list[dict[str, Any]]:
 
 @dataclass
 class Weather(Cloud):
-    """The template's tables behind the proxy; functions run in this process."""
+    """The template's tables behind the proxy; functions run in this process, each thread with its own, as in Lambda."""
 
     proxy: str = ""
-    calm: list[str] = field(default_factory=list)
+    _loaded: threading.local = field(default_factory=threading.local)
+
+    def module(self, function: str) -> ModuleType:
+        with _loading:
+            self._modules = vars(self._loaded).setdefault("modules", {})
+            return super().module(function)
 
     def build(self) -> Weather:
         super().build()

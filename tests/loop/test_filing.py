@@ -57,13 +57,13 @@ def test_each_detected_issue_becomes_one_system_report(cloud: Cloud, call: Clien
     assert (shown["issue_count"], shown["critical_issue_count"]) == (3, 1)
 
 
-@pytest.mark.parametrize("seed", range(3))
+@pytest.mark.parametrize("start", range(3))
 def test_an_issue_is_filed_once_however_often_and_in_whatever_order_events_come(
-    cloud: Cloud, call: Client, seed: int
+    cloud: Cloud, call: Client, start: int
 ) -> None:
     subsets = [list(some) for count in (1, 2, 3) for some in itertools.combinations(ISSUES, count)]
     events = [graded(call.org, 5, some) for some in subsets] * 2
-    random.Random(seed).shuffle(events)
+    random.Random(start).shuffle(events)
     for event in events:
         file(cloud, event)
     assert refs(call) == ["a", "b", "c"]

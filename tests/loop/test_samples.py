@@ -10,8 +10,10 @@ import pytest
 
 from cloud import ROOT, Client, Cloud
 from fixloop.events import SHAPES, Envelope
+from fixloop.fixes import Fix
 from fixloop.identity import Principal, Scope, User, digest
-from fixloop.storage import dynamo
+from fixloop.issues import IssueIn
+from fixloop.storage import dynamo, fixes, issues
 
 SAMPLES = sorted((ROOT / "events").glob("*/*.json"))
 ORG, KEY = "org_5a3d1c0f9b7e2468", "sk_live_example"
@@ -40,7 +42,7 @@ def kind(event: dict[str, Any]) -> str:
 
 @pytest.fixture
 def sampled(cloud: Cloud) -> Client:
-    """The samples' organisation, key, call 987654321 and report 1."""
+    """The samples' organisation, key, call 987654321, report 1, issue iss_8f3k2m and fix fix_3a9c7e."""
     principal = Principal(
         key_id="key_sample", org_id=ORG, user=User(id=1, created_at=1), scope=Scope.WRITE, limit=10**6, created_at=1
     )
@@ -51,6 +53,13 @@ def sampled(cloud: Cloud) -> Client:
     assert client.put("/v1/calls/987654321", body).status in (200, 201)
     if client.get("/v1/issue-reports/1").status == 404:
         assert client.post("/v1/calls/987654321/issue-reports", {"title": "First"}).json()["id"] == 1
+    if issues.look(ORG, "iss_8f3k2m") is None:
+        n, at = issues.number(ORG, 1)
+        given = IssueIn(title="Incorrect refund policy citations", agentId="agent_abc123")
+        issues.add(ORG, issues.made("iss_8f3k2m", n, at, given), [])
+        made = {"issue_id": "iss_8f3k2m", "type": "guardrail", "status": "applied", "description": "x", "changes": {}}
+        times = {"created_at": at, "updated_at": at}
+        fixes.add(ORG, Fix(id="fix_3a9c7e", n=fixes.number(ORG, 1)[0], author="user_1", **made, **times))
     return client
 
 

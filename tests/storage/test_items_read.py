@@ -34,7 +34,8 @@ def memory() -> Iterator[Memory]:
         stored = Memory()
         for module in (dynamo, lists):
             patch.setattr(module, "client", lambda service: stored)
-        stored.table("CallsTable", ("by_leaf", "lf"), ("by_agent", "af"), ("by_from", "ff"), ("by_to", "tf"))
+        indexes = {"by_leaf": "lf", "by_agent": "af", "by_from": "ff", "by_to": "tf", "by_org": "wf"}
+        stored.table("CallsTable", *indexes.items())
         stored.table("IssueReportsTable", ("by_leaf", "lf"), ("by_agent", "af"))
         for index in range(max(CALLS, REPORTS)):
             now = START + index * MINUTE
@@ -88,7 +89,7 @@ DATES: list[dict[str, str]] = [
 def test_a_first_page_of_the_feed_reads_at_most_twice_what_it_returns_and_fifty(memory: Memory) -> None:
     assert issue_reports.lists._mark(ORG).sealed == REPORTS // issue_reports.lists.chunk
     filters = combinations(
-        severity=(None, "info", "critical"),
+        severity=(None, "critical"),
         status=(None, "open", "resolved"),
         source=(None, "user"),
         agent_id=(None, 1),
@@ -103,8 +104,8 @@ def test_a_first_page_of_calls_reads_at_most_twice_what_it_returns_and_a_constan
     """Totals included. Starts come in no order, so that with dates up to two chunks more must be looked at."""
     assert calls.lists._mark(ORG).sealed == CALLS // calls.lists.chunk
     filters = combinations(
-        direction=(None, "inbound", "web"),
-        status=(None, "completed", "in_progress"),
+        direction=(None, "web"),
+        status=(None, "completed"),
         exclude_test_calls=(None, True),
         agent_id=(None, 1),
     )

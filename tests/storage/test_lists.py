@@ -10,7 +10,7 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 import pytest
-from hypothesis import HealthCheck, settings
+from hypothesis import HealthCheck, Phase, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, precondition, rule
 
@@ -311,6 +311,7 @@ TestListsAgainstBruteForce.settings = settings(
     max_examples=15,
     stateful_step_count=30,
     deadline=None,
+    phases=[Phase.explicit, Phase.reuse, Phase.generate],  # shrinking takes minutes: add it for a failure
     suppress_health_check=list(HealthCheck),
 )
 
@@ -326,7 +327,7 @@ def filled(listed: Lists, count: int, *, ordered: bool = True) -> World:
 
 def steps_of(act: Callable[[World], object], count: int, sealed: bool) -> int:
     """How many calls on DynamoDB `act` makes when nothing comes in between."""
-    with engine() as (memory, listed):
+    with engine(supers=2) as (memory, listed):
         world = filled(listed, count)
         if sealed:
             listed.seal(O, world.now)
@@ -345,19 +346,19 @@ def in_order(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_a_sealer_that_was_overtaken_at_any_step_changes_nothing() -> None:
     """The other sealed the same chunk and then rows in it moved; or rows moved while nobody had sealed it."""
     for others_seal in (True, False):
-        for step in range(1, steps_of(lambda world: world.listed.seal(O, world.now, 3), 12, False) + 1):
-            with engine() as (memory, listed):
-                world = filled(listed, 12)
+        for step in range(1, steps_of(lambda world: world.listed.seal(O, world.now), 8, False) + 1):
+            with engine(supers=2) as (memory, listed):
+                world = filled(listed, 8)
 
                 def overtake(world: World = world, others_seal: bool = others_seal) -> None:
                     if others_seal:
                         world.listed.seal(O, world.now)
-                    for number in (1, 2, 6, 11):
+                    for number in (1, 2, 6, 7):
                         old = world.rows[number]
                         world.move(old, replace(old, leaf="z" if old.leaf == "x" else "x", scopes=(("agent", "3"),)))
 
                 interrupt = Interrupt(memory, step, overtake, after=False, only_writes=False)
-                listed.seal(O, world.now, 3)
+                listed.seal(O, world.now)
                 interrupt.off()
                 listed.seal(O, world.now)
                 world.check_totals()
@@ -368,10 +369,10 @@ def test_a_sealer_killed_at_any_step_is_taken_over_by_the_next() -> None:
     def die() -> None:
         raise Killed
 
-    for step in range(1, steps_of(lambda world: world.listed.seal(O, world.now), 14, False) + 1):
+    for step in range(1, steps_of(lambda world: world.listed.seal(O, world.now), 8, False) + 1):
         for after in (False, True):
-            with engine() as (memory, listed):
-                world = filled(listed, 14)
+            with engine(supers=2) as (memory, listed):
+                world = filled(listed, 8)
                 interrupt = Interrupt(memory, step, die, after=after, only_writes=False)
                 with pytest.raises(Killed):
                     listed.seal(O, world.now)
@@ -392,9 +393,9 @@ def test_a_mover_overtaken_at_any_step_leaves_the_counts_right() -> None:
         world.move(old, replace(old, leaf="y", t=old.t - 90_000, scopes=(("agent", "3"),)))
 
     for sealed in (False, True):
-        for step in range(1, steps_of(act, 12 if sealed else 14, sealed) + 2):
-            with engine() as (memory, listed):
-                world = filled(listed, 12 if sealed else 14, ordered=True)
+        for step in range(1, steps_of(act, 8 if sealed else 10, sealed) + 2):
+            with engine(supers=2) as (memory, listed):
+                world = filled(listed, 8 if sealed else 10, ordered=True)
                 if sealed:
                     listed.seal(O, world.now)
 
@@ -444,8 +445,8 @@ def test_writers_movers_and_sealers_at_once_leave_exact_lists_and_no_reader_of_a
         done = threading.Event()
         wrong: list[list[int]] = []
 
-        def write(seed: int) -> None:
-            chance = random.Random(seed)
+        def write(number: int) -> None:
+            chance = random.Random(number)
             mine: list[Place] = []
             for step in range(30):
                 world.now = clock + 1 + step * 100
@@ -474,7 +475,7 @@ def test_writers_movers_and_sealers_at_once_leave_exact_lists_and_no_reader_of_a
                 if seen != frozen:
                     wrong.append(seen)
 
-        writers = [threading.Thread(target=write, args=(seed,)) for seed in range(4)]
+        writers = [threading.Thread(target=write, args=(number,)) for number in range(4)]
         background = [threading.Thread(target=target) for target in (seal, seal, read)]
         for thread in writers + background:
             thread.start()

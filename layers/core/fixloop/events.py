@@ -9,7 +9,7 @@ from typing import Any, Literal
 from pydantic import BaseModel, ConfigDict, Field
 
 from fixloop import times
-from fixloop.calls import Id
+from fixloop.calls import Id, record_of
 from fixloop.grades import CallGrade
 
 SOURCE = "fixloop"
@@ -103,14 +103,14 @@ def of_call(org: str, old: dict[str, Any] | None, new: dict[str, Any] | None) ->
         return []
     if old is not None and _ended(old) and (old["body"], old["doc"]) == (new["body"], new["doc"]):
         return []
-    record = json.loads(new["doc"])
+    record = record_of(new["doc"])
     data = CallCompleted(call_id=record["call_id"], agent_id=record["agent_id"], revision=new["body"])
     at = new.get("changed", new["at"])
     return [envelope("call.completed", org, data, at, record["call_id"], new["body"], new["doc"], at)]
 
 
 def _ended(row: dict[str, Any]) -> bool:
-    return bool(json.loads(row["doc"])["status"] != "in_progress")
+    return bool(record_of(row["doc"])["status"] != "in_progress")
 
 
 def of_grade(org: str, old: dict[str, Any] | None, new: dict[str, Any] | None) -> list[Envelope]:

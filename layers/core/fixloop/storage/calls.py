@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import json
 import secrets
 from dataclasses import dataclass
 from typing import Any
 
-from fixloop.calls import Call, CallIn, CallQuery, Standing, received
+from fixloop.calls import Call, CallIn, CallQuery, Standing, kept, received, record_of
 from fixloop.errors import Conflict, NotFound
 from fixloop.grades import CLAIM_MS, CallGrade
 from fixloop.settings import settings
@@ -26,7 +25,7 @@ def _table() -> str:
 
 
 _NUMBERS = {"from_number": ("by_from", "ff"), "to_number": ("by_to", "tf")}
-lists = Lists(_table, chunk=32, indexes={ORG: ("by_leaf", "lf"), "agent": ("by_agent", "af")})
+lists = Lists(_table, chunk=32, indexes={ORG: ("by_leaf", "lf"), "agent": ("by_agent", "af")}, whole=("by_org", "wf"))
 
 
 @dataclass(frozen=True)
@@ -60,7 +59,7 @@ def _row(item: Item) -> Row:
     org = item["pk"].partition("#")[0]
     return Row(
         org=org,
-        record=json.loads(item["doc"]),
+        record=record_of(item["doc"]),
         standing=Standing.model_validate(item),
         revision=item["body"],
         place=lists.place(org, item),
@@ -131,7 +130,7 @@ def insert(org: str, call: Call, now: int, *also: Action) -> Row:
         **key(org, call.call_id),
         **_listed(place, call),
         "at": now,
-        "doc": json.dumps(call.record, ensure_ascii=False),
+        "doc": kept(call.record),
         "body": revision,
         "issue_count": 0,
         "critical_issue_count": 0,
@@ -157,7 +156,7 @@ def _replace(known: Row, call: Call, now: int) -> Row:
     place = _place(known.org, known.place.n, call)
     listed = _listed(place, call)
     gone = [name for name in ("af", "ff", "tf") if name not in listed]
-    fields = {**listed, "doc": json.dumps(call.record, ensure_ascii=False), "body": revision, "changed": now}
+    fields = {**listed, "doc": kept(call.record), "body": revision, "changed": now}
     expression = "SET " + ", ".join(f"#{i} = :{i}" for i in range(len(fields)))
     if gone:
         expression += " REMOVE " + ", ".join(gone)
@@ -167,7 +166,7 @@ def _replace(known: Row, call: Call, now: int) -> Row:
         expression,
         names={f"#{i}": name for i, name in enumerate(fields)} | {"#body": "body", "#doc": "doc"},
         values={f":{i}": value for i, value in enumerate(fields.values())}
-        | {":body": known.revision, ":doc": json.dumps(known.record, ensure_ascii=False)},
+        | {":body": known.revision, ":doc": kept(known.record)},
         condition="#body = :body AND #doc = :doc",
     )
     lists.move(known.place, place, change)

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import base64
 import json
 import secrets
+import zlib
 from typing import Any
 
 from fixloop.errors import NotFound
@@ -14,6 +16,7 @@ from fixloop.storage.dynamo import Action, ConditionFailed, Contended, Item
 from fixloop.storage.lists import ORG, Filter, Lists, Place
 
 TICK = 16
+LONG = 600
 AT_ONCE = 20  # reports filed in one transaction
 _ATTEMPTS = 10
 
@@ -26,7 +29,7 @@ def _key(org: str, number: int) -> Item:
     return {"pk": f"{org}#report#{number}", "sk": "report"}
 
 
-lists = Lists(_table, chunk=128, indexes={ORG: ("by_leaf", "lf"), "agent": ("by_agent", "af")}, row_key=_key)
+lists = Lists(_table, chunk=64, indexes={ORG: ("by_leaf", "lf"), "agent": ("by_agent", "af")}, row_key=_key)
 
 
 def _place(org: str, report: Report) -> Place:
@@ -40,16 +43,16 @@ def _item(org: str, report: Report) -> Item:
         **said,
         "title": report.said.title,
         "call_id": report.call_id,
-        "agent_id": report.agent_id,
-        "call_start": report.call_start,
-        "reported_by_id": report.reported_by_id,
         "trace_id": report.trace_id,
     }
+    for name in ("agent_id", "call_start", "reported_by_id"):
+        if (value := getattr(report, name)) is not None:
+            kept[name] = value
     item = {
         **_key(org, report.id),
         **lists.attributes(_place(org, report)),
         "at": report.created_at,
-        "doc": json.dumps(kept, ensure_ascii=False),
+        "doc": _packed(kept),
         "status": report.status,
         "updated_at": report.updated_at,
     }
@@ -58,16 +61,30 @@ def _item(org: str, report: Report) -> Item:
     return item
 
 
+def _packed(kept: dict[str, Any]) -> str | bytes:
+    """JSON, deflated when it is long: a report is written to its table and two indexes, each in steps of 1 KB."""
+    text = json.dumps(kept, ensure_ascii=False, separators=(",", ":"))
+    return text if len(text) < LONG else zlib.compress(text.encode())
+
+
+def _unpacked(doc: str | bytes) -> dict[str, Any]:
+    """What `_packed` was given. Streams bring bytes to a function as Base64."""
+    if isinstance(doc, str) and not doc.startswith("{"):
+        doc = base64.b64decode(doc)
+    kept: dict[str, Any] = json.loads(doc if isinstance(doc, str) else zlib.decompress(doc))
+    return kept
+
+
 def report_of(item: Item) -> Report:
     """The report in a stored item, also in one that came through the table's stream."""
-    kept: dict[str, Any] = json.loads(item["doc"])
+    kept = _unpacked(item["doc"])
     return Report(
         id=item["n"],
         call_id=kept["call_id"],
-        agent_id=kept["agent_id"],
-        call_start=kept["call_start"],
+        agent_id=kept.get("agent_id"),
+        call_start=kept.get("call_start"),
         status=item["status"],
-        reported_by_id=kept["reported_by_id"],
+        reported_by_id=kept.get("reported_by_id"),
         trace_id=kept["trace_id"],
         created_at=item["t"],
         updated_at=item["updated_at"],

@@ -67,7 +67,8 @@ class Filter:
 class Segment:
     """A run of numbers with its rows per wanted leaf, None where they are not known. `parent` is the super it is.
 
-    `exact` says that all its rows are inside the filter's times, so that they can be counted without being looked at.
+    `exact` says that all its rows are inside the filter's times, so that they can be counted without being looked at;
+    otherwise `counts` says only how many there can be.
     """
 
     low: int
@@ -367,8 +368,8 @@ class Lists:
         reader = self._reader(org, wanted)
         if not reader.leaves:
             return Page([], 0 if total else None)
-        if not total and offset + limit <= self.chunk * 2 and (self.row_key or not wanted.timed):
-            return Page(reader.newest(offset, limit), None)
+        if not total and offset + limit <= self.chunk * 2 and (start := reader.start(offset + limit)):
+            return Page(reader.rows(1, start, offset, limit), None)
         return reader.page(offset, limit, total)
 
     def walk(self, org: str, wanted: Filter) -> Iterator[Item]:
@@ -405,24 +406,31 @@ class Lists:
     def _cell_key(org: str, scope: str, level: str, item: int) -> Item:
         return {"pk": f"{org}#cells#{scope}", "sk": f"{level}#{item:08d}"}
 
-    def cells(self, org: str, scope: str, level: str, item: int | None = None) -> dict[int, dict[str, int]]:
+    def cells(
+        self, org: str, scope: str, level: str, item: int | None, last: int, *, consistent: bool = False
+    ) -> dict[int, dict[str, int]]:
         """Cells of one level, by their number from the first: of one item, or of all.
 
-        Read consistently, as the mark is: a chunk that the mark calls sealed and whose cell is not seen would be lost.
+        A chunk that the mark calls sealed and whose cell is not seen would be lost. Cells are set in order, so where
+        the `last` that must be there is seen, all are; where it is not, it may only be on its way: then they are read
+        consistently, at twice the price.
         """
         fan = SUPER if level == "s" else TOP
         if item is not None:
-            found = [dynamo.get(self._table(), self._cell_key(org, scope, level, item)) or {}]
+            held = dynamo.get(self._table(), self._cell_key(org, scope, level, item), consistent=consistent)
+            found = [held] if held else []
         else:
             values = {":pk": f"{org}#cells#{scope}", ":level": f"{level}#"}
             condition = "pk = :pk AND begins_with(sk, :level)"
-            found = list(dynamo.query(self._table(), condition, values, ConsistentRead=True))
-        return {
+            found = list(dynamo.query(self._table(), condition, values, ConsistentRead=consistent))
+        cells = {
             int(held["sk"].partition("#")[2]) * fan + cell: content
             for held in found
-            if held
             for cell, content in _cells(held).items()
         }
+        if last not in cells and not consistent:
+            return self.cells(org, scope, level, item, last, consistent=True)
+        return cells
 
     def fetch(self, request: dict[str, Any]) -> dict[str, Any]:
         """One Query."""
@@ -447,7 +455,6 @@ class Lists:
         return self._indexes[scope.partition("#")[0]]
 
 
-
 class _Reader:
     """One read of one filtered list. A leaf of None stands for the index of all rows."""
 
@@ -461,12 +468,24 @@ class _Reader:
         self._skip = 0  # matching rows still to come before the page
         self._held: dict[tuple[str, str, int | None], dict[int, dict[str, int]]] = {}
 
-    def newest(self, offset: int, limit: int) -> list[Item]:
-        """A page near the list's start, read from there without counting anything."""
-        if self._wanted.until is None:
-            return self.rows(1, _END, offset, limit)
-        start = next((one.high for segment in self._segments() if (one := self._cut(segment)).low <= one.high), 0)
-        return self.rows(1, start, offset, limit)
+    def start(self, goal: int) -> int:
+        """The number from which `goal` rows are best read in one go, without counting; 0 if that is not the way.
+
+        With times that are not in order it is not, nor where many of the rows could turn out to be too old.
+        """
+        if not self._wanted.timed:
+            return _END
+        if self._lists.row_key is None:
+            return 0
+        start, inside = 0, 0
+        for segment in self._segments():
+            if not start:
+                cut = segment if self._wanted.until is None else self._cut(segment)
+                start = cut.high if cut.low <= cut.high else 0
+            inside += segment.count or 0
+            if start and (self._wanted.since is None or inside >= goal // 2):
+                return start
+        return 0
 
     def page(self, offset: int, limit: int, total: bool) -> Page:
         """Goes through the list in runs of numbers. Looks at rows or counts them only where no cell has their count."""
@@ -518,9 +537,8 @@ class _Reader:
             low = self._first_from(low, high, self._wanted.since)
         if self._wanted.until is not None:
             high = self._first_from(low, high, self._wanted.until + 1) - 1
-        if segment.counts and (low, high) == (segment.low, segment.high):
-            return Segment(low, high, segment.counts)
-        return Segment(low, high, None)
+        whole = (low, high) == (segment.low, segment.high)
+        return Segment(low, high, segment.counts, exact=whole or segment.counts is None)
 
     def _first_from(self, low: int, high: int, t: int) -> int:
         """The first number from `low` on whose row is not before `t`, or `high` + 1. Reads a few rows by their keys."""
@@ -581,7 +599,8 @@ class _Reader:
     def _cells(self, scope: str, level: str, item: int | None = None) -> dict[int, dict[str, int]]:
         asked = (scope, level, item)
         if asked not in self._held:
-            self._held[asked] = self._lists.cells(self._org, scope, level, item)
+            last = self._mark.sealed // SUPER if item is None else min((item + 1) * SUPER, self._mark.sealed)
+            self._held[asked] = self._lists.cells(self._org, scope, level, item, last - 1)
         return self._held[asked]
 
     def _within(self, cell: dict[str, int]) -> bool | None:
@@ -626,9 +645,7 @@ class _Reader:
         if piece.low > piece.high:
             return []
         leaves = self.leaves if piece.counts is None else list(piece.counts)
-        streams = [
-            _Stream(self, leaf, piece.low, piece.high) for leaf in (leaves if self._cheaper(piece) else [None])
-        ]
+        streams = [_Stream(self, leaf, piece.low, piece.high) for leaf in (leaves if self._cheaper(piece) else [None])]
         while ahead := [(stream, _END) for stream in streams if not stream.ended]:
             _together(ahead)
         return sorted((row for stream in streams for row in stream.rows), key=lambda row: -row["n"])
