@@ -493,3 +493,31 @@ def test_writers_movers_and_sealers_at_once_leave_exact_lists_and_no_reader_of_a
         listed.seal(O, clock + 100_000_000)
         assert len(world.rows) == len({place.n for place in world.rows.values()})
         world.check_all()
+
+
+@pytest.mark.usefixtures("in_order")
+@pytest.mark.parametrize("sealed", [False, True])
+@pytest.mark.parametrize(("whence", "where"), [("x", "z"), ("z", "x")])
+def test_a_row_that_changes_its_leaf_at_any_step_of_a_read_is_neither_lost_nor_met_twice(
+    sealed: bool, whence: str, where: str
+) -> None:
+    """It matches before and after, so it stays where it is in the list, whichever leaf was read first."""
+    moving = next(number for number in range(1, 31) if LEAVES[(number - 1) % 3] == whence)
+    for offset in (0, 11, 25):
+        step, done = 0, False
+        while not done:
+            step += 1
+            with engine(supers=2) as (memory, listed):
+                world = filled(listed, 30)
+                if sealed:
+                    listed.seal(O, world.now)
+
+                def move(world: World = world) -> None:
+                    world.move(world.rows[moving], replace(world.rows[moving], leaf=where))
+
+                interrupt = Interrupt(memory, step, move, after=False, only_writes=False)
+                page = listed.page(O, Filter(), offset=offset, limit=10, total=True)
+                done = interrupt.left > 0
+                interrupt.off()
+                assert [row["n"] for row in page.rows] == list(range(30 - offset, max(0, 20 - offset), -1)), step
+                assert page.total == 30, step

@@ -25,6 +25,7 @@ SUPER = 32  # chunks to a super cell
 TOP = 64  # supers to an item of the top level
 SETTLED_MS = 60_000  # a number without a row after this long is a gap: its writer gave up long before
 _ATTEMPTS = 10
+_CALM = 4  # times a page is read at most for one that no row moved under
 _TOGETHER = 99  # cells set in one transaction, beside the mark
 _SLACK = 24  # rows read ahead over all leaves, in the hope that one round is enough
 _PER_LEAF = 30  # so many numbers of the index of all rows cost no more to pass over than one leaf costs to ask
@@ -208,17 +209,10 @@ class Lists:
     def _recount(self, mark: Mark, old: Place, new: Place | None) -> list[Action]:
         chunk = (old.n - 1) // self.chunk
         whole = chunk // SUPER < mark.sealed // SUPER
-        actions: list[Action] = []
-        if not whole:
-            actions.append(
-                dynamo.update_action(
-                    self._table(),
-                    self._mark_key(old.org),
-                    "ADD rev :one",
-                    values={":one": 1, ":sealed": mark.sealed},
-                    condition="sealed = :sealed",
-                )
-            )
+        guard: dict[str, Any] = {} if whole else {"condition": "sealed = :sealed"}
+        values = {":one": 1} if whole else {":one": 1, ":sealed": mark.sealed}
+        moved = dynamo.update_action(self._table(), self._mark_key(old.org), "ADD rev :one", values=values, **guard)
+        actions = [moved]
         if chunk >= mark.sealed:
             return actions
         before, after = old.members(), new.members() if new else []
@@ -364,10 +358,22 @@ class Lists:
     # Reading
 
     def page(self, org: str, wanted: Filter, *, offset: int, limit: int, total: bool = False) -> Page:
-        """`limit` rows from `offset` in the filtered list, newest first."""
-        reader = self._reader(org, wanted)
-        if not reader.leaves:
-            return Page([], 0 if total else None)
+        """`limit` rows from `offset` in the filtered list, newest first.
+
+        Leaves are read one beside the other, so a row that goes from one to another meanwhile could be missed or met
+        twice. Every move is counted in the mark: when it has changed, the page is read again, as often as is sensible.
+        """
+        page = Page([], 0 if total else None)
+        for _ in range(_CALM):
+            reader = self._reader(org, wanted)
+            if not reader.leaves:
+                break
+            page = self._page(reader, offset, limit, total)
+            if len(reader.leaves) == 1 or self._mark(org).rev == reader.rev:
+                break
+        return page
+
+    def _page(self, reader: _Reader, offset: int, limit: int, total: bool) -> Page:
         if not total and offset + limit <= self.chunk * 2 and (start := reader.start(offset + limit)):
             return Page(reader.rows(1, start, offset, limit), None)
         return reader.page(offset, limit, total)
@@ -460,6 +466,7 @@ class _Reader:
 
     def __init__(self, lists: Lists, org: str, mark: Mark, wanted: Filter, leaves: list[str]) -> None:
         self.leaves = leaves
+        self.rev = mark.rev
         self._lists = lists
         self._org = org
         self._mark = mark
@@ -663,7 +670,8 @@ class _Reader:
         while True:
             _together(reads)
             horizon = max((stream.horizon for stream in streams if not stream.ended), default=0)
-            safe = [row for stream in streams for row in stream.rows if row["n"] >= horizon]
+            met = {row["n"]: row for stream in streams for row in stream.rows if row["n"] >= horizon}
+            safe = list(met.values())
             if len(safe) >= goal or not horizon:
                 return sorted(safe, key=lambda row: -row["n"])[skip:goal]
             reads = _refills([stream for stream in streams if not stream.ended], safe, horizon, goal - len(safe))
