@@ -56,7 +56,8 @@ demo: setup ## The whole loop, told on the local AWS
 	@$(FIXLOOP) demo
 
 test: setup ## Every test, the deployed ones too
-	@$(VENV)/bin/pytest -n 2 --dist loadgroup
+	@$(VENV)/bin/pytest -q -n 2 -m 'not deployed'
+	@$(VENV)/bin/pytest -q -m deployed
 
 check: setup-check ## Format, lint, types, templates, security
 	@$(MAKE) --no-print-directory --keep-going --jobs 2 $(TOGETHER) $(CHECKS) && echo "All checks passed."

@@ -31,7 +31,7 @@ PUBLISHED = [
     "created_at",
     "updated_at",
 ]
-CLEAN, OUTDATED, SLOW, ANGRY, SILENT = (sample["call_id"] for sample in SAMPLES)
+CLEAN, OUTDATED, SLOW, ANGRY, AGAIN, SILENT = (sample["call_id"] for sample in SAMPLES)
 
 
 def graded_elsewhere(org: str, call_id: Any, ref: str, **issue: Any) -> dict[str, Any]:
