@@ -157,16 +157,13 @@ def _replace(known: Row, call: Call, now: int) -> Row:
     listed = _listed(place, call)
     gone = [name for name in ("af", "ff", "tf") if name not in listed]
     fields = {**listed, "doc": kept(call.record), "body": revision, "changed": now}
-    expression = "SET " + ", ".join(f"#{i} = :{i}" for i in range(len(fields)))
-    if gone:
-        expression += " REMOVE " + ", ".join(gone)
-    change = dynamo.update_action(
+    change = dynamo.set_action(
         _table(),
         key(known.org, call.call_id),
-        expression,
-        names={f"#{i}": name for i, name in enumerate(fields)} | {"#body": "body", "#doc": "doc"},
-        values={f":{i}": value for i, value in enumerate(fields.values())}
-        | {":body": known.revision, ":doc": kept(known.record)},
+        fields,
+        remove=gone,
+        names={"#body": "body", "#doc": "doc"},
+        values={":body": known.revision, ":doc": kept(known.record)},
         condition="#body = :body AND #doc = :doc",
     )
     lists.move(known.place, place, change)
@@ -315,13 +312,7 @@ def settle(org: str, made: CallGrade) -> bool:
                     names={"#status": "status"} if made.claim else {},
                     values={":claim": made.claim, ":pending": "pending"} if made.claim else {},
                 ),
-                dynamo.update_action(
-                    _table(),
-                    key(org, made.call_id),
-                    "SET " + ", ".join(f"{name} = :{name}" for name in standing),
-                    values={f":{name}": value for name, value in standing.items()},
-                    condition="attribute_exists(pk)",
-                ),
+                dynamo.set_action(_table(), key(org, made.call_id), standing, condition="attribute_exists(pk)"),
             ]
         )
     except ConditionFailed:

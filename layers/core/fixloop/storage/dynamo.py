@@ -143,6 +143,21 @@ def update_action(table: str, key: Item, expression: str, **options: Any) -> Act
     return {"Update": {"TableName": table, "Key": pack(key), "UpdateExpression": expression, **_wired(options)}}
 
 
+def set_action(
+    table: str, key: Item, fields: Mapping[str, Any], *, remove: Iterable[str] = (), **options: Any
+) -> Action:
+    """Sets the named attributes of an item and removes others; what is not named stays as it is."""
+    expression = "SET " + ", ".join(f"#f{at} = :f{at}" for at in range(len(fields)))
+    names = {f"#f{at}": name for at, name in enumerate(fields)}
+    for at, name in enumerate(remove):
+        expression += f"{',' if at else ' REMOVE'} #r{at}"
+        names[f"#r{at}"] = name
+    values = {f":f{at}": value for at, value in enumerate(fields.values())}
+    options["names"] = {**names, **options.get("names", {})}
+    options["values"] = {**values, **options.get("values", {})}
+    return update_action(table, key, expression, **options)
+
+
 def _wired(options: dict[str, Any]) -> dict[str, Any]:
     """`values`, `names` and `condition` under DynamoDB's own long names; the old item comes with a refusal."""
     wired: dict[str, Any] = {}

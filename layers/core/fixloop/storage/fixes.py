@@ -94,13 +94,13 @@ def change(org: str, fix_id: str, fields: Callable[[Fix], tuple[dict[str, Any], 
             return old
         new = old.model_copy(update={**named, "updated_at": max(now, old.updated_at)})
         content = {name: value for name, value in _fields(org, new).items() if name not in ("n", "t", "at")}
-        gone = " REMOVE jf" if new.issue_id is None else ""
-        row = dynamo.update_action(
+        row = dynamo.set_action(
             _table(),
             key(org, fix_id),
-            "SET " + ", ".join(f"#{at} = :{at}" for at in range(len(content))) + gone,
-            names={f"#{at}": name for at, name in enumerate(content)} | {"#doc": "doc"},
-            values={f":{at}": value for at, value in enumerate(content.values())} | {":doc": old.model_dump_json()},
+            content,
+            remove=() if new.issue_id else ("jf",),
+            names={"#doc": "doc"},
+            values={":doc": old.model_dump_json()},
             condition="#doc = :doc",
         )
         try:

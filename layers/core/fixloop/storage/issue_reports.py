@@ -189,12 +189,12 @@ def set_status(org: str, report: Report, status: Status, now: int) -> Report:
         place = _place(org, changed)
         lists_as = {name: value for name, value in lists.attributes(place).items() if name not in ("n", "t")}
         fields: Item = {**lists_as, "status": status, "updated_at": changed.updated_at}
-        change = dynamo.update_action(
+        change = dynamo.set_action(
             _table(),
             _key(org, report.id),
-            "SET " + ", ".join(f"#{i} = :{i}" for i in range(len(fields))),
-            names={f"#{i}": name for i, name in enumerate(fields)} | {"#status": "status"},
-            values={f":{i}": value for i, value in enumerate(fields.values())} | {":status": report.status},
+            fields,
+            names={"#status": "status"},
+            values={":status": report.status},
             condition="#status = :status",
         )
         try:

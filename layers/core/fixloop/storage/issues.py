@@ -204,13 +204,12 @@ def _ranked(org: str, scope: str, code: str, ascending: bool, share: int) -> Ite
 def replaced(org: str, old: Issue, new: Issue) -> Action:
     """The write that turns `old` into `new`, unless someone else changed it first; counts of traces and tests stay."""
     fields = {n: v for n, v in _fields(org, new).items() if n not in ("n", "t", "at", "tc", "traces", "tests")}
-    return dynamo.update_action(
+    return dynamo.set_action(
         _table(),
         key(org, old.id),
-        "SET " + ", ".join(f"#{at} = :{at}" for at in range(len(fields))),
-        names={f"#{at}": name for at, name in enumerate(fields)} | {"#doc": "doc"},
-        values={f":{at}": value for at, value in enumerate(fields.values())}
-        | {":doc": old.model_dump_json(exclude={"trace_count", "active_tests"})},
+        fields,
+        names={"#doc": "doc"},
+        values={":doc": old.model_dump_json(exclude={"trace_count", "active_tests"})},
         condition="#doc = :doc",
     )
 

@@ -91,12 +91,12 @@ def replace(org: str, trace: Trace, item: Item) -> None:
     body = blobs.store(_table(), pk, "body", trace.model_dump(mode="json", exclude_defaults=True))
     place = _place(org, item["n"], trace)
     fields = {**lists.attributes(place), "body": body, "view": _view(trace)}
-    change = dynamo.update_action(
+    change = dynamo.set_action(
         _table(),
         key(org, trace.id),
-        "SET " + ", ".join(f"#{at} = :{at}" for at in range(len(fields))),
-        names={f"#{at}": name for at, name in enumerate(fields)} | {"#body": "body"},
-        values={f":{at}": value for at, value in enumerate(fields.values())} | {":body": item["body"]},
+        fields,
+        names={"#body": "body"},
+        values={":body": item["body"]},
         condition="#body = :body",
     )
     old = blobs.held(_table(), pk, item["body"]) if body != item["body"] else None
