@@ -20,6 +20,7 @@ from rich.status import Status
 
 from fixloop_cli import build, local, manage
 from fixloop_cli.build import Failed
+from fixloop_cli.shadow_test import shadow_tests
 from fixloop_cli.target import Options, Target, resolve
 
 app = typer.Typer(
@@ -248,5 +249,5 @@ def steps() -> Iterator[Callable[[str], None]]:
         finish("[green]✓[/]")
 
 
-for command, commands in manage.COMMANDS.items():
+for command, commands in {**manage.COMMANDS, "shadow-test": shadow_tests}.items():
     app.add_typer(commands, name=command)

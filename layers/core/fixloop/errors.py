@@ -77,6 +77,20 @@ class TooLarge(FixloopError):
     code = "too_large"
 
 
+class UpstreamFailed(FixloopError):
+    """A model that was asked for the answer did not give one."""
+
+    status = 502
+    code = "upstream_failed"
+
+
+class TimedOut(FixloopError):
+    """The answer would have come too late for the gateway."""
+
+    status = 504
+    code = "timeout"
+
+
 class RateLimited(FixloopError):
     """The key has used up its window. `retry_after` is in seconds."""
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Annotated, Any, Literal, Protocol, TypeVar
 
@@ -11,6 +11,7 @@ from pydantic import BaseModel, ConfigDict, Field, StringConstraints, Validation
 from fixloop.errors import Invalid
 from fixloop.models import Model
 
+Judges = Callable[[str | None], Model | None]
 Shape = TypeVar("Shape", bound=BaseModel)
 
 MAX_EXPLANATION = 2000
@@ -157,8 +158,10 @@ def default(*, has_reference: bool) -> Panel:
     return Panel([*members, Weighted(Reference())] if has_reference else members)
 
 
-def panel(given: Sequence[GraderIn], judge: Model | None = None) -> Panel:
-    """The graders that `given` describes; `judge` is the model of an `llm_judge`. Raises Invalid naming the fields."""
+def panel(given: Sequence[GraderIn], judge: Judges | None = None) -> Panel:
+    """The graders that `given` describes; `judge` gives the model of an `llm_judge` by its name, or the one to take
+    where none is named. Raises Invalid naming the fields.
+    """
     if len(given) > MAX_GRADERS:
         raise Invalid({"graders": [f"must be at most {MAX_GRADERS}"]})
     members = []
@@ -173,7 +176,7 @@ def panel(given: Sequence[GraderIn], judge: Model | None = None) -> Panel:
     return Panel(members)
 
 
-def _made(given: GraderIn, judge: Model | None) -> Grader:
+def _made(given: GraderIn, judge: Judges | None) -> Grader:
     if given.type in ("grounded", "reference"):
         from fixloop.graders.grounded import Grounded, Reference
 
@@ -184,9 +187,10 @@ def _made(given: GraderIn, judge: Model | None) -> Grader:
         from fixloop.graders.judge import JudgeConfig, LlmJudge
 
         config = configured(JudgeConfig, given.config)
-        if judge is None:
+        model = judge(config.model) if judge else None
+        if model is None:
             raise Invalid({"config.model": ["must name a model that can judge"]})
-        return LlmJudge(judge, config.criteria, given.name or given.type)
+        return LlmJudge(model, config.criteria, given.name or given.type)
     from fixloop.graders.rules import rule
 
     return rule(given.model_dump(include={"type", "name", "config"}))

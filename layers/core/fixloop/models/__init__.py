@@ -91,10 +91,15 @@ class Model(Protocol):
 
 @dataclass(frozen=True)
 class Endpoint:
-    """An OpenAI-compatible endpoint that an administrator has set up under a name."""
+    """An OpenAI-compatible endpoint that an administrator has set up under a name.
+
+    The prices are what its provider asks, in US dollars per million tokens.
+    """
 
     base_url: str
     api_key: str | None = field(default=None, repr=False)
+    input_price: float | None = None
+    output_price: float | None = None
 
 
 Endpoints = Callable[[str], Endpoint | None]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gzip
 import json
 from collections.abc import Iterable
 from typing import Any
@@ -11,7 +12,7 @@ from fixloop.settings import settings
 from fixloop.storage import blobs, dynamo
 from fixloop.storage.dynamo import Action, ConditionFailed, Contended, Item
 from fixloop.storage.lists import ORG, Filter, Lists, Place
-from fixloop.traces import Span, Trace, joined, listed, of_spans
+from fixloop.traces import Span, Trace, TraceListed, joined, listed, of_spans
 
 TICK = 16
 _ATTEMPTS = 10
@@ -59,6 +60,24 @@ def find(org: str, trace_id: str) -> Trace:
     if held is None:
         raise NotFound(f"Trace {trace_id} not found")
     return Trace.model_validate(held[1])
+
+
+def find_many(org: str, trace_ids: Iterable[str]) -> dict[str, Trace]:
+    """Those of the traces that there are, by id."""
+    rows = dynamo.get_many(_table(), (key(org, one) for one in trace_ids), consistent=True)
+    bodies = dynamo.get_many(_table(), ({"pk": row["pk"], "sk": row["body"]} for row in rows), consistent=True)
+    inline = {item["pk"]: item["gz"] for item in bodies if "gz" in item}
+    found = {}
+    for row in rows:
+        trace_id = row["pk"].removeprefix(f"{org}#trace#")
+        packed = inline.get(row["pk"])
+        if packed is None:  # in the bucket, or replaced in between
+            held = _held({"pk": row["pk"], "sk": row["sk"]})
+            if held is not None:
+                found[trace_id] = Trace.model_validate(held[1])
+        else:
+            found[trace_id] = Trace.model_validate_json(gzip.decompress(packed))
+    return found
 
 
 def _held(where: Item) -> tuple[Item, Any] | None:
@@ -170,7 +189,7 @@ def _view(trace: Trace) -> str:
     return view if len(view) <= SHOWN else ""
 
 
-def page(org: str, wanted: Filter, offset: int, limit: int) -> tuple[list[dict[str, Any]], int]:
+def page(org: str, wanted: Filter, offset: int, limit: int) -> tuple[list[TraceListed], int]:
     """Traces as a list shows them, newest arrival first, and how many match."""
     found = lists.page(org, wanted, offset=offset, limit=limit, total=True)
     items = dynamo.get_many(_table(), ({"pk": row["pk"], "sk": row["sk"]} for row in found.rows))
@@ -178,10 +197,10 @@ def page(org: str, wanted: Filter, offset: int, limit: int) -> tuple[list[dict[s
     return [_listed(item) for item in ordered], found.total or 0
 
 
-def _listed(item: Item) -> dict[str, Any]:
+def _listed(item: Item) -> TraceListed:
     """A row's view; a row without one has a trace too long for it, which may have grown since."""
     if item["view"]:
-        view: dict[str, Any] = json.loads(item["view"])
+        view: TraceListed = json.loads(item["view"])
         return view
     held = _held({"pk": item["pk"], "sk": item["sk"]})
     return listed(Trace.model_validate((held or (item, {}))[1]))
