@@ -48,13 +48,19 @@ def working_on(outputs: Mapping[str, str], clients: Callable[[str], Any]) -> Ite
         "TRACES_TABLE": "TracesTable",
         "ISSUES_TABLE": "IssuesTable",
         "FIXES_TABLE": "FixesTable",
+        "SHADOW_TESTS_TABLE": "ShadowTestsTable",
+        "SHADOW_TEST_MACHINE": "ShadowTestMachine",
+        "APP_ISSUES_TABLE": "AppIssuesTable",
+        "TRIAGE_TABLE": "TriageTable",
+        "CALL_REPORTS_TABLE": "CallReportsTable",
         "BLOBS_BUCKET": "BlobsBucket",
         "BUS_NAME": "BusName",
+        "STAGE": "Stage",
     }
     if lacking := sorted(set(wanted.values()) - set(outputs)):
         raise Failed(f"The stack is older than this command (it has no {', '.join(lacking)}): make up, or make deploy.")
     named = {name: outputs[output] for name, output in wanted.items()}
-    named |= {"STAGE": "cli", "SILENCE_SECONDS": "4", "AWS_REGION": os.environ.get("AWS_REGION", "us-east-1")}
+    named |= {"SILENCE_SECONDS": "4", "AWS_REGION": os.environ.get("AWS_REGION", "us-east-1")}
     before = {name: os.environ.get(name) for name in named}
     os.environ.update(named)
     settings.cache_clear()

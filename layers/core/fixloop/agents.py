@@ -5,9 +5,12 @@ from __future__ import annotations
 import json
 from typing import Annotated, Any
 
-from pydantic import AfterValidator, BaseModel, Field, StringConstraints, field_validator
+from pydantic import AfterValidator, BaseModel, Field, StringConstraints, WithJsonSchema
+from typing_extensions import TypedDict
 
 from fixloop.calls import Id
+from fixloop.patch import Patch
+from fixloop.shapes import Time
 from fixloop.times import iso_s
 
 MAX_PROMPT = 200_000  # characters
@@ -29,6 +32,8 @@ def _fitting(prompt: str) -> str:
 
 
 Prompt = Annotated[str, AfterValidator(_fitting)]
+VersionNumber = Annotated[int, Field(ge=1, le=10**9)]
+PathVersion = Annotated[str, WithJsonSchema({"type": "integer", "minimum": 1, "maximum": 10**9 - 1})]
 ModelName = Annotated[str, StringConstraints(min_length=1, max_length=255)]
 Stop = Annotated[str, StringConstraints(min_length=1, max_length=255)]
 
@@ -68,20 +73,13 @@ class AgentIn(BaseModel):
     parameters: Parameters = Parameters()
 
 
-class AgentPatch(BaseModel):
+class AgentPatch(Patch):
     """The body of `PATCH /api/agents/:id`; only what is given changes."""
 
     name: Name | None = None
     systemPrompt: Prompt | None = None  # noqa: N815
     model: ModelName | None = None
     parameters: Parameters | None = None
-
-    @field_validator("*", mode="before")
-    @classmethod
-    def _given(cls, value: Any) -> Any:
-        if value is None:
-            raise ValueError("must not be null")
-        return value
 
     def onto(self, content: Content) -> Content:
         changed: dict[str, Any] = {}
@@ -96,6 +94,55 @@ class AgentPatch(BaseModel):
         return content.model_copy(update=changed)
 
 
+class ContentShown(TypedDict):
+    name: str
+    systemPrompt: str
+    model: str
+    parameters: dict[str, Any]
+    retrieval: list[dict[str, Any]]
+    guardrails: list[dict[str, Any]]
+
+
+class AgentShown(ContentShown):
+    id: str
+    number: int | None
+    version: int
+    createdAt: Time
+    updatedAt: Time
+
+
+class VersionShown(ContentShown):
+    agentId: str
+    version: int
+    reason: str
+    author: str | None
+    createdAt: Time
+
+
+Change = TypedDict("Change", {"from": Any, "to": Any})
+Diff = TypedDict(
+    "Diff",
+    {
+        "agentId": str,
+        "from": int,
+        "to": int,
+        "changed": list[str],
+        "promptDiff": str,
+        "model": Change,
+        "parameters": Change,
+        "retrieval": Change,
+        "guardrails": Change,
+    },
+)
+
+
+class DiffQuery(BaseModel):
+    """The parameters of `GET /api/agents/:id/diff`: the newest version and the one before it unless they are given."""
+
+    since: VersionNumber | None = Field(default=None, alias="from")
+    to: VersionNumber | None = None
+
+
 class Agent(BaseModel):
     """An agent as it is kept: its two ids, its newest version and what that holds. Times in ms."""
 
@@ -107,7 +154,7 @@ class Agent(BaseModel):
     created_at: int
     updated_at: int
 
-    def shown(self) -> dict[str, Any]:
+    def shown(self) -> AgentShown:
         return {
             "id": self.id,
             "number": self.number,
@@ -128,7 +175,7 @@ class Version(BaseModel):
     author: str | None = None
     created_at: int
 
-    def shown(self) -> dict[str, Any]:
+    def shown(self) -> VersionShown:
         return {
             "agentId": self.agent_id,
             "version": self.version,
@@ -139,7 +186,7 @@ class Version(BaseModel):
         }
 
 
-def _content(content: Content) -> dict[str, Any]:
+def _content(content: Content) -> ContentShown:
     return {
         "name": content.name,
         "systemPrompt": content.system_prompt,
@@ -153,4 +200,4 @@ def _content(content: Content) -> dict[str, Any]:
 class Rollback(BaseModel):
     """The body of `POST /api/agents/:id/rollback`."""
 
-    version: Annotated[int, Field(ge=1, le=10**9)]
+    version: VersionNumber

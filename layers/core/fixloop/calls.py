@@ -4,34 +4,40 @@ from __future__ import annotations
 
 import json
 from itertools import zip_longest
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, NotRequired, cast
 
-from pydantic import BaseModel, ConfigDict, Field, StringConstraints, field_validator, model_validator
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Field,
+    StringConstraints,
+    WithJsonSchema,
+    field_validator,
+    model_validator,
+    with_config,
+)
+from typing_extensions import TypedDict
 
 from fixloop import times
+from fixloop.ranges import MAX_PAGE as MAX_PAGE
+from fixloop.ranges import Limit, Offset, Since, Until, not_before
+from fixloop.ranges import instant as instant
+from fixloop.shapes import Time
 
 MAX_ID = 2**63 - 1
-MAX_PAGE = 200
 
 Direction = Literal["inbound", "outbound", "mic", "widget", "test", "web"]
 CallStatus = Literal["in_progress", "completed", "failed"]
-EndReason = Literal["caller_hangup", "agent_end", "transfer", "timeout", "error"]
+EndReason = Literal[
+    "caller_hangup", "agent_end", "transfer", "timeout", "error", "busy", "no_answer", "rejected", "failed", "cancelled"
+]
 Number = Annotated[str, StringConstraints(max_length=64)]
 Name = Annotated[str, StringConstraints(max_length=255)]
 Id = Annotated[int, Field(ge=1, le=MAX_ID)]
+PathId = Annotated[str, WithJsonSchema({"type": "integer", "minimum": 1, "maximum": MAX_ID})]
 
 DIRECTIONS: tuple[Direction, ...] = ("inbound", "outbound", "mic", "widget", "test", "web")
 STATUSES: tuple[CallStatus, ...] = ("in_progress", "completed", "failed")
-
-
-def instant(value: Any, *, end_of_day: bool = False) -> int:
-    """ISO 8601 text to ms. Raises ValueError."""
-    if not isinstance(value, str):
-        raise ValueError("must be an ISO 8601 date")
-    try:
-        return times.parse(value, end_of_day=end_of_day)
-    except ValueError:
-        raise ValueError("must be an ISO 8601 date") from None
 
 
 class TranscriptRow(BaseModel):
@@ -159,25 +165,76 @@ def received(call_id: int, given: CallIn, now: int, started: int | None = None) 
     return Call(call_id=call_id, start=start, record=record, body=body)
 
 
-_SHOWN = (
-    "call_id",
-    "agent_id",
-    "direction",
-    "from_number",
-    "to_number",
-    "start_time",
-    "end_time",
-    "duration_seconds",
-    "status",
-    "end_reason",
-    "recording_url",
-    "is_test_call",
-    "product",
-    "voice",
-    "billable_minutes",
-    "billing_total_cents",
-    "billed_at",
-)
+class Record(TypedDict):
+    """What a list shows of the call itself, in its order."""
+
+    call_id: int
+    agent_id: int | None
+    direction: Direction
+    from_number: str | None
+    to_number: str | None
+    start_time: Time
+    end_time: Time | None
+    duration_seconds: float | None
+    status: CallStatus
+    end_reason: EndReason | None
+    recording_url: str | None
+    is_test_call: bool
+    product: str | None
+    voice: str | None
+    billable_minutes: float | None
+    billing_total_cents: float | None
+    billed_at: Time | None
+
+
+class CallListed(Record):
+    """The 22 keys of the published object, then those of today's clients that need no body."""
+
+    grade_score: float | None
+    grade_status: str | None
+    grade_updated_at: Time | None
+    issue_count: int
+    critical_issue_count: int
+    call_outcome: str | None
+    goal_achievement: str | None
+    goal_reasoning: str | None
+    recording_mode: str | None
+
+
+class CallShown(CallListed):
+    """One call on its own: as in a list, with what a replay needs."""
+
+    prompt_snapshot: str
+    tool_snapshot: list[Any]
+    steps_trace: list[Any] | None
+    variables: dict[str, Any]
+    extracted_data: dict[str, Any]
+
+
+class CallPage(TypedDict):
+    limit: int
+    offset: int
+    results: list[CallListed]
+    total: int
+
+
+@with_config(ConfigDict(extra="allow"))
+class RowShown(TypedDict):
+    """A transcript's row as it came."""
+
+    role: str
+    content: NotRequired[str | dict[str, Any] | list[Any]]
+    content_type: NotRequired[str | None]
+    start_ms: NotRequired[int | None]
+    end_ms: NotRequired[int | None]
+
+
+class TranscriptShown(TypedDict):
+    call_id: int
+    transcripts: list[RowShown]
+
+
+_SHOWN = tuple(Record.__annotations__)
 
 
 # A record as it is kept: without its keys, because a call is written anew with each of its reports, and that costs
@@ -208,11 +265,10 @@ class Standing(BaseModel):
     critical_issue_count: int = 0
 
 
-def shown(record: dict[str, Any], standing: Standing) -> dict[str, Any]:
-    """The call in a list: the 22 keys of the published object, then those of today's clients that need no body."""
+def shown(record: dict[str, Any], standing: Standing) -> CallListed:
     graded = standing.grade_updated_at
     return {
-        **{name: record.get(name) for name in _SHOWN},
+        **cast(Record, {name: record.get(name) for name in _SHOWN}),
         "grade_score": standing.grade_score,
         "grade_status": standing.grade_status,
         "grade_updated_at": times.iso_ms(graded) if graded is not None else None,
@@ -225,8 +281,7 @@ def shown(record: dict[str, Any], standing: Standing) -> dict[str, Any]:
     }
 
 
-def detailed(record: dict[str, Any], standing: Standing, body: dict[str, Any]) -> dict[str, Any]:
-    """One call on its own: as in a list, with what a replay needs."""
+def detailed(record: dict[str, Any], standing: Standing, body: dict[str, Any]) -> CallShown:
     return {
         **shown(record, standing),
         "prompt_snapshot": body.get("prompt_snapshot", ""),
@@ -258,6 +313,12 @@ def leaf(direction: str, status: str, is_test: bool) -> str:
     return f"{DIRECTIONS.index(direction)}{STATUSES.index(status)}{int(is_test)}"
 
 
+class GradeQuery(BaseModel):
+    """The parameters of `POST /v1/calls/{call_id}/grade`."""
+
+    force: bool = False
+
+
 class CallQuery(BaseModel):
     """The filters of `GET /v1/calls`. Dates are on `start_time`, inclusive, in ms once read."""
 
@@ -267,30 +328,11 @@ class CallQuery(BaseModel):
     from_number: Number | None = None
     to_number: Number | None = None
     phone_number: Number | None = None
-    start_date: int | None = None
-    end_date: int | None = None
+    start_date: Since = None
+    end_date: Annotated[Until, not_before("start_date")] = None
     exclude_test_calls: bool = False
-    limit: Annotated[int, Field(ge=1)] = 50
-    offset: Annotated[int, Field(ge=0, le=10**12)] = 0
-
-    @field_validator("start_date", mode="before")
-    @classmethod
-    def _from(cls, value: Any) -> int:
-        return instant(value)
-
-    @field_validator("end_date", mode="before")
-    @classmethod
-    def _until(cls, value: Any, info: Any) -> int:
-        until = instant(value, end_of_day=True)
-        since = info.data.get("start_date")
-        if since is not None and until < since:
-            raise ValueError("must not be before start_date")
-        return until
-
-    @field_validator("limit")
-    @classmethod
-    def _capped(cls, value: int) -> int:
-        return min(value, MAX_PAGE)
+    limit: Limit = 50
+    offset: Offset = 0
 
     def wants(self, code: str) -> bool:
         """Whether calls in the leaf `code` pass the enum filters."""

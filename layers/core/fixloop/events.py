@@ -54,11 +54,73 @@ class FixApplied(BaseModel):
     agent_version: int | None = None
 
 
+class ShadowTestCreated(BaseModel):
+    """A shadow test waits for its execution."""
+
+    shadow_test_id: str
+    fix_id: str
+
+
+class ShadowTestEnded(BaseModel):
+    """A shadow test has completed or failed. `shadow_test` is what a list shows of it."""
+
+    shadow_test_id: str
+    fix_id: str
+    shadow_test: dict[str, Any]
+
+
 class IssueOpened(BaseModel):
     """A group of reports has become an issue. `issue` is what `POST /api/v2/issues` answers."""
 
     issue_id: str
     issue: dict[str, Any]
+
+
+class AppIssueCreated(BaseModel):
+    """Somebody reported a thread. `app_issue` is what `POST /api/v1/app/issue` answers: its author unless anonymous."""
+
+    app_issue_id: str
+    thread_id: str | None = None
+    reported_interaction_id: str | None = None
+    app_issue: dict[str, Any]
+
+
+class CallAttemptCompleted(BaseModel):
+    """A telephony system tells of an attempt; `report` is the body of `PUT /call-report/{jobId}/attempts/{attempt}`."""
+
+    job_id: str
+    report: dict[str, Any]
+
+
+class AttemptRecorded(BaseModel):
+    """An attempt that has ended is stored, or its report has changed. `call_id` is the telephony system's."""
+
+    job_id: str
+    attempt: int
+    call_id: str
+    outcome: str
+    revision: str = ""
+
+
+class CallRequestQueued(BaseModel):
+    """A call was asked for: for the telephony system to make. `request` is what was sent."""
+
+    job_id: str
+    attempts: int
+    request: dict[str, Any]
+
+
+class CallRequestCancelled(BaseModel):
+    """A call that was asked for is not wanted any more."""
+
+    job_id: str
+
+
+class CallRequestFailed(BaseModel):
+    """A telephony system tells that it could not process a job at all."""
+
+    job_id: str
+    reason: str = ""
 
 
 class Envelope(BaseModel):
@@ -68,7 +130,21 @@ class Envelope(BaseModel):
 
     id: str = ""
     type: Literal[
-        "call.completed", "call.graded", "issue.reported", "issue_report.updated", "issue.opened", "fix.applied"
+        "call.completed",
+        "call.graded",
+        "issue.reported",
+        "issue_report.updated",
+        "issue.opened",
+        "fix.applied",
+        "shadow_test.created",
+        "shadow_test.completed",
+        "shadow_test.failed",
+        "app_issue.created",
+        "call.attempt.completed",
+        "attempt.recorded",
+        "call_request.queued",
+        "call_request.cancelled",
+        "call_request.failed",
     ]
     org_id: str = Field(min_length=1, max_length=64, pattern=r"^[\w-]+$")
     time: str = ""
@@ -82,6 +158,15 @@ SHAPES: dict[str, type[BaseModel]] = {
     "issue_report.updated": IssueReportUpdated,
     "issue.opened": IssueOpened,
     "fix.applied": FixApplied,
+    "shadow_test.created": ShadowTestCreated,
+    "shadow_test.completed": ShadowTestEnded,
+    "shadow_test.failed": ShadowTestEnded,
+    "app_issue.created": AppIssueCreated,
+    "call.attempt.completed": CallAttemptCompleted,
+    "attempt.recorded": AttemptRecorded,
+    "call_request.queued": CallRequestQueued,
+    "call_request.cancelled": CallRequestCancelled,
+    "call_request.failed": CallRequestFailed,
 }
 
 
@@ -118,5 +203,5 @@ def of_grade(org: str, old: dict[str, Any] | None, new: dict[str, Any] | None) -
     if new is None or new["status"] == "pending" or (old is not None and old["doc"] == new["doc"]):
         return []
     grade = CallGrade.model_validate_json(new["doc"])
-    data = CallGraded(call_id=grade.call_id, grade=grade.shown())
+    data = CallGraded(call_id=grade.call_id, grade={**grade.shown()})
     return [envelope("call.graded", org, data, grade.updated_at, grade.call_id, grade.claim, grade.updated_at)]

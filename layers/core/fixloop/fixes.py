@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, NotRequired, cast
 
-from pydantic import BaseModel, StringConstraints, field_validator
+from pydantic import BaseModel, ConfigDict, StringConstraints
+from typing_extensions import TypedDict
 
 from fixloop.agents import Content
 from fixloop.changes import TYPES, Changes, ConfigChange, FixType, PromptUpdate, new_prompt, wire
 from fixloop.issues import Status as IssueStatus
+from fixloop.patch import Patch
+from fixloop.shapes import Like, Time
 from fixloop.thinkhive import PageQuery
 from fixloop.times import iso_s
 
@@ -18,6 +21,7 @@ STATUSES: tuple[Status, ...] = ("draft", "proposed", "testing", "applied", "reje
 
 Description = Annotated[str, StringConstraints(min_length=1, max_length=20_000)]
 Key = Annotated[str, StringConstraints(min_length=1, max_length=128)]
+ChangesIn = Annotated[dict[str, Any], Like(Changes)]
 
 _ISSUE_FOLLOWS: dict[Status, IssueStatus] = {"proposed": "proposed_fix", "testing": "testing", "applied": "closed"}
 _ISSUE_ORDER: tuple[IssueStatus, ...] = ("open", "proposed_fix", "testing", "closed")
@@ -26,27 +30,22 @@ _ISSUE_ORDER: tuple[IssueStatus, ...] = ("open", "proposed_fix", "testing", "clo
 class FixIn(BaseModel):
     """The body of `POST /api/fixes`; `caseId` is the older name of `issueId`, `changes` depends on `type`."""
 
+    model_config = ConfigDict(json_schema_extra={"anyOf": [{"required": ["issueId"]}, {"required": ["caseId"]}]})
+
     issueId: Key | None = None  # noqa: N815 - the wire's name
     caseId: Key | None = None  # noqa: N815
     type: FixType
     description: Description
-    changes: dict[str, Any]
+    changes: ChangesIn
 
 
-class FixPatch(BaseModel):
+class FixPatch(Patch):
     """The body of `PATCH /api/fixes/:id`; only what is given changes."""
 
     type: FixType | None = None
     status: Status | None = None
     description: Description | None = None
-    changes: dict[str, Any] | None = None
-
-    @field_validator("*", mode="before")
-    @classmethod
-    def _given(cls, value: Any) -> Any:
-        if value is None:
-            raise ValueError("must not be null")
-        return value
+    changes: ChangesIn | None = None
 
 
 class FixQuery(PageQuery):
@@ -61,6 +60,36 @@ class FixQuery(PageQuery):
         return (self.type is None or code[0] == str(TYPES.index(self.type))) and (
             self.status is None or code[1] == str(STATUSES.index(self.status))
         )
+
+
+class FixCreated(TypedDict):
+    id: str
+    issueId: str | None
+    type: FixType
+    status: Status
+    description: str
+    changes: ChangesIn
+    createdAt: Time
+    updatedAt: Time
+
+
+class FixListed(FixCreated):
+    author: str
+
+
+class FixShown(FixListed):
+    shadowTests: list[dict[str, Any]]
+
+
+class FixPatched(TypedDict):
+    """The id, what was sent, and when."""
+
+    id: str
+    type: NotRequired[FixType]
+    status: NotRequired[Status]
+    description: NotRequired[str]
+    changes: NotRequired[ChangesIn]
+    updatedAt: Time
 
 
 class Fix(BaseModel):
@@ -82,7 +111,7 @@ class Fix(BaseModel):
     def leaf(self) -> str:
         return f"{TYPES.index(self.type)}{STATUSES.index(self.status)}"
 
-    def created(self) -> dict[str, Any]:
+    def created(self) -> FixCreated:
         """What `POST` answers: no author."""
         return {
             "id": self.id,
@@ -95,20 +124,37 @@ class Fix(BaseModel):
             "updatedAt": iso_s(self.updated_at),
         }
 
-    def listed(self) -> dict[str, Any]:
-        shown = self.created()
-        dates = {name: shown.pop(name) for name in ("createdAt", "updatedAt")}
-        return {**shown, "author": self.author, **dates}
+    def listed(self) -> FixListed:
+        return {
+            "id": self.id,
+            "issueId": self.issue_id,
+            "type": self.type,
+            "status": self.status,
+            "description": self.description,
+            "changes": self.changes,
+            "author": self.author,
+            "createdAt": iso_s(self.created_at),
+            "updatedAt": iso_s(self.updated_at),
+        }
 
-    def detailed(self, shadow_tests: list[dict[str, Any]]) -> dict[str, Any]:
-        shown = self.created()
-        dates = {name: shown.pop(name) for name in ("createdAt", "updatedAt")}
-        return {**shown, "shadowTests": shadow_tests, "author": self.author, **dates}
+    def detailed(self, shadow_tests: list[dict[str, Any]]) -> FixShown:
+        return {
+            "id": self.id,
+            "issueId": self.issue_id,
+            "type": self.type,
+            "status": self.status,
+            "description": self.description,
+            "changes": self.changes,
+            "shadowTests": shadow_tests,
+            "author": self.author,
+            "createdAt": iso_s(self.created_at),
+            "updatedAt": iso_s(self.updated_at),
+        }
 
-    def patched(self, given: FixPatch) -> dict[str, Any]:
-        """What `PATCH` answers: the id, what was sent, and when."""
+    def patched(self, given: FixPatch) -> FixPatched:
+        """What `PATCH` answers."""
         sent = {name: getattr(self, name) for name in FixPatch.model_fields if name in given.model_fields_set}
-        return {"id": self.id, **sent, "updatedAt": iso_s(self.updated_at)}
+        return cast(FixPatched, {"id": self.id, **sent, "updatedAt": iso_s(self.updated_at)})
 
 
 def followed(status: Status, issue: IssueStatus) -> IssueStatus | None:

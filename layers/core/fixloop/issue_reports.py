@@ -6,12 +6,15 @@ import json
 import uuid
 from typing import Annotated, Any, Literal
 
-from pydantic import AfterValidator, BaseModel, Field, StringConstraints, field_validator
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, StringConstraints, field_validator
+from typing_extensions import TypedDict
 
 from fixloop import times
-from fixloop.calls import Id, instant
+from fixloop.calls import Id
+from fixloop.ranges import MAX_PAGE as MAX_PAGE
+from fixloop.ranges import Limit, Offset, Since, Until, not_before
+from fixloop.shapes import Time
 
-MAX_PAGE = 200
 MAX_TEXT = 40_000  # bytes of one text or the metadata as JSON; with five such a report fits an item and an event
 MAX_TURNS = 1000
 
@@ -54,6 +57,41 @@ class ReportIn(BaseModel):
     metadata: Annotated[dict[str, Any], AfterValidator(_fits)] = {}
 
 
+class ReportShown(TypedDict):
+    """The 14 keys of the published object, then the ten that today's clients read too."""
+
+    id: int
+    call_id: int
+    source: Source
+    severity: Severity
+    status: Status
+    title: str
+    description: str
+    reported_by_id: int | None
+    timestamp_seconds: int | None
+    detected_issue_ref: str | None
+    metadata: dict[str, Any]
+    trace_id: str
+    created_at: Time
+    updated_at: Time
+    agent_id: int | None
+    call_start_time: Time | None
+    cluster_id: None
+    evidence: str
+    failing_turn_index: int | None
+    linked_test_cases: list[Any]
+    regression_guarded: bool
+    relevant_turn_indices: list[int]
+    suggested_fix: str
+    what_went_wrong: str
+
+
+class Updated(TypedDict):
+    """How many reports were meant by a change of many."""
+
+    updated: int
+
+
 class Report(BaseModel):
     """A report as it is kept. Times in ms."""
 
@@ -72,8 +110,7 @@ class Report(BaseModel):
     def leaf(self) -> str:
         return leaf(self.said.severity, self.status, self.said.source)
 
-    def shown(self) -> dict[str, Any]:
-        """The 14 keys of the published object, then the ten that today's clients read too."""
+    def shown(self) -> ReportShown:
         said = self.said
         return {
             "id": self.id,
@@ -132,29 +169,10 @@ class ReportQuery(BaseModel):
     status: Status | None = None
     source: Source | None = None
     agent_id: Id | None = None
-    start_date: int | None = None
-    end_date: int | None = None
-    limit: Annotated[int, Field(ge=1)] = 50
-    offset: Annotated[int, Field(ge=0, le=10**12)] = 0
-
-    @field_validator("start_date", mode="before")
-    @classmethod
-    def _from(cls, value: Any) -> int:
-        return instant(value)
-
-    @field_validator("end_date", mode="before")
-    @classmethod
-    def _until(cls, value: Any, info: Any) -> int:
-        until = instant(value, end_of_day=True)
-        since = info.data.get("start_date")
-        if since is not None and until < since:
-            raise ValueError("must not be before start_date")
-        return until
-
-    @field_validator("limit")
-    @classmethod
-    def _capped(cls, value: int) -> int:
-        return min(value, MAX_PAGE)
+    start_date: Since = None
+    end_date: Annotated[Until, not_before("start_date")] = None
+    limit: Limit = 50
+    offset: Offset = 0
 
     def wants(self, code: str) -> bool:
         """Whether reports in the leaf `code` pass the enum filters."""
@@ -173,6 +191,15 @@ class StatusChange(BaseModel):
 
 class BulkStatusChange(BaseModel):
     """The body of `PATCH /v1/issue-reports`. A `pattern_key`, a `detected_issue_ref`, widens it to all its reports."""
+
+    model_config = ConfigDict(
+        json_schema_extra={
+            "anyOf": [
+                {"required": ["trace_ids"], "properties": {"trace_ids": {"minItems": 1}}},
+                {"required": ["pattern_key"]},
+            ]
+        }
+    )
 
     status: Status
     pattern_key: Ref | None = None

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any, Literal
+from typing import Annotated, Generic, Literal, TypeVar
 
 from pydantic import BaseModel, Field, StringConstraints, field_validator
+from typing_extensions import TypedDict
 
+from fixloop.patch import Patch
+from fixloop.shapes import Time
 from fixloop.thinkhive import PageQuery, is_identifier
 from fixloop.times import iso_s
 
@@ -20,6 +23,7 @@ STATUSES: tuple[Status, ...] = ("open", "proposed_fix", "testing", "closed")
 Title = Annotated[str, StringConstraints(min_length=1, max_length=500)]
 Text = Annotated[str, StringConstraints(max_length=20_000)]
 Tag = Annotated[str, StringConstraints(min_length=1, max_length=100)]
+FixShape = TypeVar("FixShape")
 AgentId = Annotated[str, StringConstraints(min_length=1, max_length=128)]
 
 
@@ -53,7 +57,7 @@ class IssueIn(BaseModel):
         return _known_form(value)
 
 
-class IssuePatch(BaseModel):
+class IssuePatch(Patch):
     """The body of `PATCH /api/v2/issues/:id`; only what is given changes."""
 
     title: Title | None = None
@@ -63,13 +67,6 @@ class IssuePatch(BaseModel):
     status: Status | None = None
     traceIds: Annotated[list[str], Field(max_length=MAX_TRACES)] | None = None  # noqa: N815
     tags: Annotated[list[Tag], Field(max_length=50)] | None = None
-
-    @field_validator("*", mode="before")
-    @classmethod
-    def _given(cls, value: Any) -> Any:
-        if value is None:
-            raise ValueError("must not be null")
-        return value
 
     @field_validator("traceIds")
     @classmethod
@@ -97,6 +94,45 @@ def leaf(severity: Severity, status: Status) -> str:
     return f"{SEVERITIES.index(severity)}{STATUSES.index(status)}"
 
 
+class MetadataShown(TypedDict):
+    firstSeenAt: Time | None
+    lastSeenAt: Time | None
+    affectedCustomers: int
+    clusterConfidence: float | None
+
+
+class IssueCreated(TypedDict):
+    id: str
+    title: str
+    description: str
+    severity: Severity
+    status: Status
+    traceCount: int
+    agentId: str
+    tags: list[str]
+    createdAt: Time
+    updatedAt: Time
+
+
+class IssueListed(IssueCreated):
+    agentName: str | None
+
+
+class IssueShown(IssueListed, Generic[FixShape]):
+    traceIds: list[str]
+    fixes: list[FixShape]
+    metadata: MetadataShown
+
+
+class IssuePatched(TypedDict):
+    id: str
+    title: str
+    severity: Severity
+    status: Status
+    tags: list[str]
+    updatedAt: Time
+
+
 class Metadata(BaseModel):
     """What is known of the calls behind an issue. Times in ms; confidence 0 to 1, None for issues made by hand."""
 
@@ -105,7 +141,7 @@ class Metadata(BaseModel):
     customers: int = 0
     confidence: float | None = None
 
-    def shown(self) -> dict[str, Any]:
+    def shown(self) -> MetadataShown:
         return {
             "firstSeenAt": iso_s(self.first_seen) if self.first_seen is not None else None,
             "lastSeenAt": iso_s(self.last_seen) if self.last_seen is not None else None,
@@ -137,7 +173,7 @@ class Issue(BaseModel):
     def leaf(self) -> str:
         return leaf(self.severity, self.status)
 
-    def created(self) -> dict[str, Any]:
+    def created(self) -> IssueCreated:
         """What `POST` answers: no agent's name and no trace ids."""
         return {
             "id": self.id,
@@ -152,18 +188,42 @@ class Issue(BaseModel):
             "updatedAt": iso_s(self.updated_at),
         }
 
-    def listed(self, agent_name: str | None) -> dict[str, Any]:
-        """What a list shows, and the first part of what `GET` shows."""
-        shown = self.created()
-        tail = {name: shown.pop(name) for name in ("tags", "createdAt", "updatedAt")}
-        return {**shown, "agentName": agent_name, **tail}
+    def listed(self, agent_name: str | None) -> IssueListed:
+        """What a list shows."""
+        return {
+            "id": self.id,
+            "title": self.title,
+            "description": self.description,
+            "severity": self.severity,
+            "status": self.status,
+            "traceCount": self.trace_count,
+            "agentId": self.agent_id,
+            "agentName": agent_name,
+            "tags": self.tags,
+            "createdAt": iso_s(self.created_at),
+            "updatedAt": iso_s(self.updated_at),
+        }
 
-    def detailed(self, agent_name: str | None, trace_ids: list[str], fixes: list[dict[str, Any]]) -> dict[str, Any]:
-        shown = self.listed(agent_name)
-        dates = {name: shown.pop(name) for name in ("createdAt", "updatedAt")}
-        return {**shown, "traceIds": trace_ids, "fixes": fixes, "metadata": self.metadata.shown(), **dates}
+    def detailed(self, agent_name: str | None, trace_ids: list[str], fixes: list[FixShape]) -> IssueShown[FixShape]:
+        """What `GET` shows."""
+        return {
+            "id": self.id,
+            "title": self.title,
+            "description": self.description,
+            "severity": self.severity,
+            "status": self.status,
+            "traceCount": self.trace_count,
+            "agentId": self.agent_id,
+            "agentName": agent_name,
+            "tags": self.tags,
+            "traceIds": trace_ids,
+            "fixes": fixes,
+            "metadata": self.metadata.shown(),
+            "createdAt": iso_s(self.created_at),
+            "updatedAt": iso_s(self.updated_at),
+        }
 
-    def patched(self) -> dict[str, Any]:
+    def patched(self) -> IssuePatched:
         """What `PATCH` answers."""
         return {
             "id": self.id,

@@ -7,12 +7,30 @@ from typing import Any
 
 from fixloop import events
 from fixloop.aws import client
-from fixloop.events import SOURCE, Envelope, FixApplied, IssueOpened, IssueReported, IssueReportUpdated, envelope
+from fixloop.events import (
+    SOURCE,
+    AppIssueCreated,
+    AttemptRecorded,
+    CallRequestCancelled,
+    CallRequestQueued,
+    Envelope,
+    FixApplied,
+    IssueOpened,
+    IssueReported,
+    IssueReportUpdated,
+    ShadowTestCreated,
+    ShadowTestEnded,
+    envelope,
+)
 from fixloop.settings import settings
+from fixloop.shadow_tests import Tally
 from fixloop.storage import dynamo
+from fixloop.storage.app_issues import app_issue_of
+from fixloop.storage.call_reports import job_of, kept_of
 from fixloop.storage.fixes import fix_of
 from fixloop.storage.issue_reports import report_of
 from fixloop.storage.issues import issue_of
+from fixloop.storage.shadow_tests import test_of
 
 MOST = 10  # entries PutEvents takes at once
 
@@ -39,6 +57,14 @@ def of_record(record: dict[str, Any]) -> list[Envelope]:
             return _of_issue(org, old, new)
         case "fix":
             return _of_fix(org, old, new)
+        case "test":
+            return _of_shadow_test(org, old, new)
+        case "app_issue":
+            return _of_app_issue(org, old, new)
+        case "job":
+            return _of_job(org, old, new)
+        case _ if sk.startswith("attempt#"):
+            return _of_attempt(org, old, new)
     return []
 
 
@@ -47,11 +73,11 @@ def _of_report(org: str, old: dict[str, Any] | None, new: dict[str, Any] | None)
         return []
     report = report_of(new)
     if old is None:
-        filed = IssueReported(call_id=report.call_id, issue_report=report.shown())
+        filed = IssueReported(call_id=report.call_id, issue_report={**report.shown()})
         return [envelope("issue.reported", org, filed, report.created_at, report.trace_id)]
     if old["status"] == report.status:
         return []
-    changed = IssueReportUpdated(call_id=report.call_id, issue_report=report.shown(), previous_status=old["status"])
+    changed = IssueReportUpdated(call_id=report.call_id, issue_report={**report.shown()}, previous_status=old["status"])
     return [envelope("issue_report.updated", org, changed, report.updated_at, report.trace_id, report.updated_at)]
 
 
@@ -59,7 +85,7 @@ def _of_issue(org: str, old: dict[str, Any] | None, new: dict[str, Any] | None) 
     if old is not None or new is None:
         return []
     issue = issue_of(new)
-    opened = IssueOpened(issue_id=issue.id, issue=issue.created())
+    opened = IssueOpened(issue_id=issue.id, issue={**issue.created()})
     return [envelope("issue.opened", org, opened, issue.created_at, issue.id)]
 
 
@@ -71,6 +97,58 @@ def _of_fix(org: str, old: dict[str, Any] | None, new: dict[str, Any] | None) ->
         fix_id=fix.id, issue_id=fix.issue_id, applied_at=fix.updated_at, agent_version=fix.applied_version
     )
     return [envelope("fix.applied", org, applied, fix.updated_at, fix.id, fix.updated_at)]
+
+
+def _of_app_issue(org: str, old: dict[str, Any] | None, new: dict[str, Any] | None) -> list[Envelope]:
+    if old is not None or new is None:
+        return []
+    issue = app_issue_of(new)
+    created = AppIssueCreated(
+        app_issue_id=issue.id,
+        thread_id=issue.config.thread_id if issue.config else None,
+        reported_interaction_id=issue.config.reported_interaction_id if issue.config else None,
+        app_issue=dict(issue.shown()),
+    )
+    return [envelope("app_issue.created", org, created, issue.created_at, issue.id)]
+
+
+def _of_shadow_test(org: str, old: dict[str, Any] | None, new: dict[str, Any] | None) -> list[Envelope]:
+    if new is None or (old is not None and old["status"] == new["status"]):
+        return []
+    test = test_of(new)
+    if old is None:
+        made = ShadowTestCreated(shadow_test_id=test.id, fix_id=test.fix_id)
+        return [envelope("shadow_test.created", org, made, test.created_at, test.id)]
+    if test.active:
+        return []
+    ended = ShadowTestEnded(
+        shadow_test_id=test.id, fix_id=test.fix_id, shadow_test={**test.listed(test.tally or Tally())}
+    )
+    return [envelope(f"shadow_test.{test.status}", org, ended, test.updated_at, test.id)]
+
+
+def _of_job(org: str, old: dict[str, Any] | None, new: dict[str, Any] | None) -> list[Envelope]:
+    if new is None:
+        return []
+    job = job_of(new)
+    if old is None:
+        queued = CallRequestQueued(job_id=job.id, attempts=job.most, request=job.request)
+        return [envelope("call_request.queued", org, queued, new["at"], job.id)]
+    if job.state != "cancelled" or old["state"] == "cancelled":
+        return []
+    cancelled = CallRequestCancelled(job_id=job.id)
+    return [envelope("call_request.cancelled", org, cancelled, new["changed"], job.id)]
+
+
+def _of_attempt(org: str, old: dict[str, Any] | None, new: dict[str, Any] | None) -> list[Envelope]:
+    if new is None or new["live"] or (old is not None and not old["live"] and old["body"] == new["body"]):
+        return []
+    kept = kept_of(new)
+    recorded = AttemptRecorded(
+        job_id=kept.job_id, attempt=kept.number, call_id=kept.call_id, outcome=kept.outcome, revision=kept.revision
+    )
+    at = new["changed"]
+    return [envelope("attempt.recorded", org, recorded, at, kept.job_id, kept.number, kept.revision, at)]
 
 
 def publish(envelopes: list[Envelope]) -> None:

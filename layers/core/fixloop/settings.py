@@ -20,11 +20,17 @@ class Settings(BaseModel):
     traces_table: str
     issues_table: str
     fixes_table: str
+    shadow_tests_table: str
+    shadow_test_machine: str
+    app_issues_table: str
+    call_reports_table: str
+    triage_table: str
     bus_name: str
     blobs_bucket: str
     stage: str
     aws_region: str
     silence_seconds: float = Field(gt=0)
+    triage_agent_name: str = Field(default="Norm", min_length=1)
     max_body_bytes: int = 1024 * 1024
     key_cache_seconds: int = Field(default=30, le=60)
 

@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import re
-from typing import Annotated, Any
+from typing import Annotated, Generic, Literal, TypeVar
 
 from pydantic import BaseModel, Field
+from typing_extensions import TypedDict
 
 DIGITS = "0123456789abcdefghijklmnopqrstuvwxyz"
 MAX_LIMIT = 100
 _ID = re.compile(r"[\w.:-]{1,128}")
 
+Data = TypeVar("Data")
 PageNumber = Annotated[int, Field(ge=1, le=10**9)]
 Limit = Annotated[int, Field(ge=1, le=MAX_LIMIT)]
 
@@ -44,11 +46,34 @@ class PageQuery(BaseModel):
         return (self.page - 1) * self.limit
 
 
-def one(data: Any) -> dict[str, Any]:
+class One(TypedDict, Generic[Data]):
+    success: Literal[True]
+    data: Data
+
+
+class Pagination(TypedDict):
+    page: int
+    limit: int
+    total: int
+    hasMore: bool
+
+
+class Many(TypedDict, Generic[Data]):
+    success: Literal[True]
+    data: list[Data]
+    pagination: Pagination
+
+
+class Done(TypedDict):
+    success: Literal[True]
+    message: str
+
+
+def one(data: Data) -> One[Data]:
     return {"success": True, "data": data}
 
 
-def many(data: list[Any], query: PageQuery, total: int) -> dict[str, Any]:
+def many(data: list[Data], query: PageQuery, total: int) -> Many[Data]:
     return {
         "success": True,
         "data": data,

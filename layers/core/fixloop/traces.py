@@ -5,13 +5,15 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Iterable, Mapping, Sequence
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, NotRequired, cast
 
-from pydantic import BaseModel, ConfigDict, Field, StringConstraints, field_validator, model_validator
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, StringConstraints, field_validator, model_validator
 from pydantic.alias_generators import to_camel
+from typing_extensions import TypedDict
 
 from fixloop import times
-from fixloop.calls import instant as dated
+from fixloop.ranges import Offset, Since, Until, not_before, whole_second
+from fixloop.shapes import Time
 from fixloop.thinkhive import PageQuery
 
 Outcome = Literal["success", "failure"]
@@ -195,7 +197,15 @@ class TraceIn(BaseModel):
     answered is the answer. Where both are there the SDK's fields win and the spans fill in what they leave open.
     """
 
-    model_config = _ALIASED
+    model_config = ConfigDict(
+        **_ALIASED,
+        json_schema_extra={
+            "anyOf": [
+                {"required": ["userMessage", "agentResponse"]},
+                {"required": ["spans"], "properties": {"spans": {"minItems": 1}}},
+            ]
+        },
+    )
 
     agent_id: Ref
     user_message: Text | None = None
@@ -261,24 +271,9 @@ class TraceQuery(PageQuery):
 
     agentId: Ref | None = None  # noqa: N815 - the wire's name
     outcome: Outcome | None = None
-    startDate: int | None = None  # noqa: N815
-    endDate: int | None = None  # noqa: N815
-    offset: Annotated[int, Field(ge=0, le=10**12)] | None = None
-
-    @field_validator("startDate", mode="before")
-    @classmethod
-    def _from(cls, value: Any) -> int:
-        return dated(value)
-
-    @field_validator("endDate", mode="before")
-    @classmethod
-    def _until(cls, value: Any, info: Any) -> int:
-        until = dated(value, end_of_day=True)
-        until += 999 if until % 1000 == 0 else 0
-        since = info.data.get("startDate")
-        if since is not None and until < since:
-            raise ValueError("must not be before startDate")
-        return until
+    startDate: Since = None  # noqa: N815
+    endDate: Annotated[Until, AfterValidator(whole_second), not_before("startDate")] = None  # noqa: N815
+    offset: Offset | None = None
 
     @property
     def start(self) -> int:
@@ -703,9 +698,78 @@ def _numbered(documents: Iterable[Document]) -> list[Document]:
     return out
 
 
-def created(trace: Trace, company_id: str | None = None, *, evaluation_queued: bool = False) -> dict[str, Any]:
-    """The answer to a create: the union of what the two published ways of creating a trace answer."""
-    return {
+class TraceListed(TypedDict):
+    id: str
+    agentId: str
+    outcome: Outcome | None
+    userMessage: str
+    agentResponse: str
+    latencyMs: int | None
+    tokenCount: int | None
+    createdAt: Time
+
+
+class _Shown(TraceListed):
+    traceId: str
+    companyId: str | None
+    spanCount: int
+    userIntent: str | None
+    customFlags: list[Flag]
+    duration: int | None
+    sessionId: str | None
+    businessContext: Any
+    metadata: dict[str, Any]
+
+
+class TraceCreated(_Shown):
+    """The union of what the two published ways of creating a trace answer."""
+
+    ingested: bool
+    _evaluationQueued: bool
+
+
+class SpanShown(TypedDict):
+    id: NotRequired[str]
+    parentId: NotRequired[str]
+    name: str
+    type: SpanType
+    startTime: NotRequired[Time]
+    endTime: NotRequired[Time]
+    input: NotRequired[Any]
+    output: NotRequired[Any]
+    model: NotRequired[str]
+    tokens: NotRequired[dict[str, int]]
+    metadata: dict[str, Any]
+
+
+class MessageShown(TypedDict):
+    role: Role
+    content: str
+
+
+class DocumentShown(TypedDict):
+    id: str
+    text: str
+    kind: Literal["retrieval", "tool"]
+
+
+class TraceShown(_Shown):
+    """As in a list, then what today's clients read, then what is ours."""
+
+    conversationHistory: list[MessageShown]
+    spans: list[SpanShown]
+    systemPrompt: str
+    context: list[DocumentShown]
+    model: str | None
+    parameters: dict[str, Any]
+    reference: str | None
+    agentVersion: int | None
+    callId: int | None
+    turnIndex: int | None
+
+
+def created(trace: Trace, company_id: str | None = None, *, evaluation_queued: bool = False) -> TraceCreated:
+    told = {
         "id": trace.id,
         "traceId": trace.id,
         "agentId": trace.agent_id,
@@ -715,9 +779,10 @@ def created(trace: Trace, company_id: str | None = None, *, evaluation_queued: b
         **{key: value for key, value in _body(trace).items() if key not in ("id", "agentId", "spans")},
         "_evaluationQueued": evaluation_queued,
     }
+    return cast(TraceCreated, told)
 
 
-def listed(trace: Trace) -> dict[str, Any]:
+def listed(trace: Trace) -> TraceListed:
     """The trace in a list."""
     return {
         "id": trace.id,
@@ -731,9 +796,8 @@ def listed(trace: Trace) -> dict[str, Any]:
     }
 
 
-def detailed(trace: Trace, company_id: str | None = None) -> dict[str, Any]:
-    """One trace on its own: as in a list, then what today's clients read, then what is ours."""
-    return {
+def detailed(trace: Trace, company_id: str | None = None) -> TraceShown:
+    told = {
         **_body(trace),
         "traceId": trace.id,
         "companyId": company_id,
@@ -749,6 +813,7 @@ def detailed(trace: Trace, company_id: str | None = None) -> dict[str, Any]:
         "callId": trace.call_id,
         "turnIndex": trace.turn_index,
     }
+    return cast(TraceShown, told)
 
 
 def _body(trace: Trace) -> dict[str, Any]:
