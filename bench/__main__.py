@@ -50,9 +50,20 @@ def main() -> None:
 
             colds = cold.measure(Path(scratch) / "tapes.json")
         _show_cold(colds)
-    targets = [*_list_targets(families), *_write_targets(creates, families), *_time_targets(kept["warm"], colds)]
+    with console.status("Replays on a local stack") as status:
+        from bench import replays
+
+        replayed = replays.measure(lambda text: status.update(f"Replays: {text}"))
+    _show_replays(replayed)
+    targets = [
+        *_list_targets(families),
+        *_write_targets(creates, families),
+        *_time_targets(kept["warm"], colds),
+        *_replay_targets(replayed),
+    ]
     _show_targets(targets)
-    results = {"lists": families, "writes": creates, "warm": kept["warm"], "cold": colds, "targets": targets}
+    results = {"lists": families, "writes": creates, "warm": kept["warm"], "cold": colds, "replays": replayed}
+    results["targets"] = targets
     RESULTS.write_text(json.dumps(results, indent=1) + "\n")
     console.print(f"{time.monotonic() - began:.0f} s; everything is in {RESULTS.name}")
 
@@ -239,6 +250,45 @@ def _time_targets(warm: list[dict[str, Any]], colds: list[dict[str, Any]]) -> It
         if "default" not in one["what"]:
             note = f"of minima {one['ratio_of_minima']:.2f}×"
             yield _target(f"Cold, {one['what']}: against bare boto3 and its client", one["ratio"], MOST_COLD, "×", note)
+
+
+# Replays
+
+
+def _show_replays(replayed: list[dict[str, Any]]) -> None:
+    from bench import replays
+
+    table = Table(
+        title=f"Replays against a provider that takes {replays.LATENCY * 1000:.0f} ms, every result stored",
+        caption=f"capped: a provider that answers {replays.CAP} requests a second",
+        title_justify="left",
+    )
+    for name in ("what", "provider", "traces", "seconds", "CPU s", "calls", "results", "progress seen"):
+        table.add_column(name, justify="left" if name in ("what", "provider") else "right")
+    for one in replayed:
+        cpu = "" if one["cpu"] is None else f"{one['cpu']:.1f}"
+        figures = (one["asked"], one["stored"], one["seen"] or "")
+        shown = (str(figure) for figure in figures)
+        table.add_row(one["what"], _capped(one), str(one["traces"]), f"{one['seconds']:.1f}", cpu, *shown)
+    console.print(table)
+
+
+def _capped(one: dict[str, Any]) -> str:
+    return "capped" if "capped" in one["model"] else "free"
+
+
+def _replay_targets(replayed: list[dict[str, Any]]) -> Iterable[dict[str, Any]]:
+    from bench import replays
+
+    for one in replayed:
+        title = f"Replays, {one['what']}, {one['traces']:,} traces, {_capped(one)} provider"
+        capped = _capped(one) == "capped"
+        most = replays.MOST_WORKER if one["what"] == "worker alone" else replays.MOST_PATH
+        seconds = replays.MOST_CAPPED if capped else most
+        yield _target(f"{title}: seconds", one["seconds"], seconds, " s")
+        if capped:
+            yield _target(f"{title}: calls", one["asked"], replays.MOST_ASKED, "")
+        yield _target(f"{title}: results lost", one["traces"] - one["stored"], 0, "")
 
 
 # Targets

@@ -140,10 +140,10 @@ def _packed(target: Path, *, cut: bool) -> None:
         (target / family).mkdir()
         shutil.copy(ROOT / "functions" / family / "app.py", target / family)
     if cut:
-        steps.tidy(python)
-        steps.cut_botocore(python / "botocore" / "data")
-        for folder in (python, *(target / family for family in FUNCTIONS)):
-            steps.compile_bytecode(folder)
+        steps.make_lean(python)
+        steps.precompile(python, python)
+        for family in FUNCTIONS:
+            steps.compile_bytecode(target / family)
 
 
 def _steps() -> ModuleType:

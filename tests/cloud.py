@@ -17,8 +17,13 @@ from urllib.parse import urlencode, urlsplit
 
 import yaml
 
+import answers
+import executions
+from better_moto import forget_deliveries, last_written
+
 ROOT = Path(__file__).resolve().parent.parent
 ACCOUNT, REGION = "123456789012", "us-east-1"
+_PSEUDO = {"AWS::Partition": "aws", "AWS::Region": REGION, "AWS::AccountId": ACCOUNT}
 
 
 class _Loader(yaml.SafeLoader):
@@ -98,6 +103,8 @@ class Cloud:
     failures: list[Failure] = field(default_factory=list)
     _modules: dict[str, ModuleType] = field(default_factory=dict)
     _read: dict[str, str] = field(default_factory=dict)
+    _machines: dict[str, str] = field(default_factory=dict)
+    _queues: dict[str, str] = field(default_factory=dict)
 
     # Making it
 
@@ -122,6 +129,9 @@ class Cloud:
                 made(name, resource["Properties"])
         for name in self.functions():
             self._rules(name)
+        for name, resource in self.template["Resources"].items():
+            if resource["Type"] == "AWS::Serverless::StateMachine":
+                self._machine(name, resource["Properties"])
         return self
 
     def client(self, service: str) -> Any:
@@ -133,11 +143,11 @@ class Cloud:
         """A property's value here: resources are called by their logical ids, parameters take their defaults."""
         match value:
             case {"Ref": name}:
-                return self.template["Parameters"].get(name, {}).get("Default", name)
+                return _PSEUDO.get(name) or self.template["Parameters"].get(name, {}).get("Default", name)
             case {"Fn::GetAtt": path}:
                 return path.partition(".")[0]
             case {"Fn::Sub": text}:
-                return re.sub(r"\$\{(\w+)[^}]*\}", lambda found: str(self.resolve({"Ref": found[1]})), text)
+                return re.sub(r"\$\{([\w:]+)[^}]*\}", lambda found: str(self.resolve({"Ref": found[1]})), text)
             case {"Fn::If": [_, _, otherwise]}:
                 return self.resolve(otherwise)
             case dict():
@@ -171,9 +181,22 @@ class Cloud:
     def _bus(self, name: str, properties: dict[str, Any]) -> None:
         self.client("events").create_event_bus(Name=name)
 
+    def _machine(self, name: str, properties: dict[str, Any]) -> None:
+        """Its tasks are the functions' names where a deployed one has their ARNs."""
+        definition = (ROOT / properties["DefinitionUri"]).read_text()
+        definition = definition.replace('"ToleratedFailurePercentage": 100,', "")  # moto does not know it
+        for placeholder, value in properties["DefinitionSubstitutions"].items():
+            known = self.resolve(value)
+            arn = f"arn:aws:lambda:{REGION}:{ACCOUNT}:function:{known}" if known in self.functions() else known
+            definition = definition.replace("${" + placeholder + "}", arn)
+        role = f"arn:aws:iam::{ACCOUNT}:role/{name}"
+        named = self.resolve(properties["Name"])
+        self.client("stepfunctions").create_state_machine(name=named, definition=definition, roleArn=role)
+        self._machines[f"arn:aws:states:{REGION}:{ACCOUNT}:stateMachine:{named}"] = name
+
     def _rules(self, function: str) -> None:
         for name, event in self.functions()[function].get("Events", {}).items():
-            if event["Type"] != "EventBridgeRule":
+            if event["Type"] != "EventBridgeRule" or "EventBusName" not in event["Properties"]:
                 continue
             queue = self.client("sqs").create_queue(QueueName=f"{function}-{name}")["QueueUrl"]
             arn = f"arn:aws:sqs:{REGION}:{ACCOUNT}:{function}-{name}"
@@ -181,7 +204,7 @@ class Cloud:
             pattern = json.dumps(event["Properties"]["Pattern"])
             self.client("events").put_rule(Name=rule, EventBusName=bus, EventPattern=pattern)
             self.client("events").put_targets(Rule=rule, EventBusName=bus, Targets=[{"Id": "1", "Arn": arn}])
-            self._read[queue] = function
+            self._queues[queue] = function
 
     # Calling it
 
@@ -250,14 +273,23 @@ class Cloud:
             "body": content,
             "isBase64Encoded": False,
         }
-        answer = self.invoke(function, event)
-        return Answer(answer["statusCode"], dict(answer.get("headers") or {}), answer.get("body") or "")
+        given = self.invoke(function, event)
+        answer = Answer(given["statusCode"], dict(given.get("headers") or {}), given.get("body") or "")
+        answers.check(method, split.path, answer)
+        return answer
 
     # The asynchronous half
 
+    def forget(self) -> None:
+        """Nothing that happened so far is delivered, and nothing has failed: each test answers for itself alone."""
+        forget_deliveries(ACCOUNT, REGION)
+        for table in self._streams:
+            self._read.pop(table, None)
+        self.failures.clear()
+
     def settle(self) -> None:
         """Delivers stream records and events until nothing more happens. What raises is in `failures`."""
-        while self._pump_streams() + self._pump_rules():
+        while self._pump_streams() + self._pump_rules() + self._pump_machines():
             pass
 
     def put_event(self, detail_type: str, detail: dict[str, Any], source: str = "fixloop") -> None:
@@ -265,11 +297,12 @@ class Cloud:
         self.client("events").put_events(Entries=[entry])
 
     def stream_records(self, table: str) -> Iterator[dict[str, Any]]:
+        if last_written(ACCOUNT, REGION, table) in (None, self._read.get(table)):
+            return
         streams = self.client("dynamodbstreams")
         arn = self._streams[table]
         for shard in streams.describe_stream(StreamArn=arn)["StreamDescription"]["Shards"]:
-            place = f"{arn}{shard['ShardId']}"
-            since = self._read.get(place)
+            since = self._read.get(table)
             start = (
                 {"ShardIteratorType": "AFTER_SEQUENCE_NUMBER", "SequenceNumber": since}
                 if since
@@ -277,7 +310,7 @@ class Cloud:
             )
             iterator = streams.get_shard_iterator(StreamArn=arn, ShardId=shard["ShardId"], **start)["ShardIterator"]
             for record in streams.get_records(ShardIterator=iterator, Limit=1000)["Records"]:
-                self._read[place] = record["dynamodb"]["SequenceNumber"]
+                self._read[table] = record["dynamodb"]["SequenceNumber"]
                 yield {**record, "eventSourceARN": f"arn:aws:dynamodb:{REGION}:{ACCOUNT}:table/{table}/stream/now"}
 
     def _pump_streams(self) -> int:
@@ -297,9 +330,7 @@ class Cloud:
 
     def _pump_rules(self) -> int:
         seen = 0
-        for queue, function in list(self._read.items()):
-            if not queue.startswith("http"):
-                continue
+        for queue, function in self._queues.items():
             while (
                 messages := self.client("sqs").receive_message(QueueUrl=queue, MaxNumberOfMessages=10).get("Messages")
             ):
@@ -308,6 +339,32 @@ class Cloud:
                     self.client("sqs").delete_message(QueueUrl=queue, ReceiptHandle=message["ReceiptHandle"])
                     self._try(function, json.loads(message["Body"]))
         return seen
+
+    def _pump_machines(self) -> int:
+        """Waits for executions to end; those that did not succeed are told of as Step Functions tells."""
+        seen = 0
+        for arn in self._machines:
+            for execution in executions.ended(self.client("stepfunctions"), arn):
+                if execution["executionArn"] in self._read:
+                    continue
+                self._read[execution["executionArn"]] = execution["status"]
+                seen += 1
+                if execution["status"] != "SUCCEEDED":
+                    self._execution_ended(execution)
+        return seen
+
+    def _execution_ended(self, execution: dict[str, Any]) -> None:
+        known = self.client("stepfunctions").describe_execution(executionArn=execution["executionArn"])
+        wanted = ("executionArn", "stateMachineArn", "name", "status", "input", "error", "cause")
+        detail = {key: known.get(key) for key in wanted}
+        event = {"source": "aws.states", "detail-type": "Step Functions Execution Status Change", "detail": detail}
+        for function, properties in self.functions().items():
+            for rule in properties.get("Events", {}).values():
+                if rule["Type"] == "EventBridgeRule" and "EventBusName" not in rule["Properties"]:
+                    pattern = self.resolve(rule["Properties"]["Pattern"])
+                    pattern["detail"]["stateMachineArn"] = list(self._machines)
+                    if _listed(pattern, event):
+                        self._try(function, event)
 
     def _try(self, function: str, event: dict[str, Any]) -> None:
         try:
@@ -346,6 +403,13 @@ class _Context:
 
 def _dumps(content: Any) -> str:
     return json.dumps(content, ensure_ascii=False)
+
+
+def _listed(pattern: Any, value: Any) -> bool:
+    """Whether a rule's pattern (plain values only) lets an event through."""
+    if isinstance(pattern, dict):
+        return all(key in value and _listed(p, value[key]) for key, p in pattern.items())
+    return value in pattern
 
 
 def matches(pattern: Any, value: Any) -> bool:

@@ -200,6 +200,8 @@ def test_an_event_that_is_no_grade_fails_and_says_why(cloud: Cloud, bad: str) ->
         (5, {"detected_issues": [], "score": -1}, "score"),
         (5, {"detected_issues": [], "score": "0.5"}, "score"),
         (5, {"detected_issues": [], "score": True}, "score"),
+        (5, {"detected_issues": [], "summary": 5}, "summary"),
+        (5, {"detected_issues": [], "caller_welfare_violation": "no"}, "caller_welfare_violation"),
         (5, {"detected_issues": [], "score": math.nan}, "score"),
     ],
 )

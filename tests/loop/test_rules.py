@@ -13,16 +13,17 @@ from fixloop.events import SHAPES
 
 SAMPLES = sorted((ROOT / "events").glob("*/*.json"))
 EVENTS = [(path.parent.name, json.loads(path.read_text())) for path in SAMPLES]
-BUS_EVENTS = [(folder, event) for folder, event in EVENTS if "detail-type" in event]
+BUS_EVENTS = [(f, event) for f, event in EVENTS if not event.get("source", "aws.").startswith("aws.")]
+(ENDED,) = [event for _, event in EVENTS if event.get("source") == "aws.states"]
 
 
 def rules(cloud: Cloud) -> dict[str, Any]:
-    """The pattern of each function fed by a rule, by the function's folder."""
+    """The pattern of each function fed by a rule on our bus, by the function's folder."""
     return {
         properties["CodeUri"].rstrip("/").rpartition("/")[2]: event["Properties"]["Pattern"]
         for properties in cloud.functions().values()
         for event in properties.get("Events", {}).values()
-        if event["Type"] == "EventBridgeRule"
+        if event["Type"] == "EventBridgeRule" and "EventBusName" in event["Properties"]
     }
 
 
@@ -50,6 +51,19 @@ def test_no_rule_asks_who_the_source_is_so_that_other_graders_are_heard(cloud: C
 def test_an_event_of_no_or_another_type_wakes_nothing(cloud: Cloud, detail_type: str) -> None:
     event = {**BUS_EVENTS[0][1], "detail-type": detail_type}
     assert not any(lets_through(pattern, event) for pattern in rules(cloud).values())
+
+
+@pytest.mark.parametrize(
+    ("status", "wakes"),
+    [("ABORTED", True), ("FAILED", True), ("TIMED_OUT", True), ("SUCCEEDED", False), ("RUNNING", False)],
+)
+def test_an_execution_that_did_not_succeed_wakes_what_ends_its_test(cloud: Cloud, status: str, wakes: bool) -> None:
+    events = cloud.functions()["EndShadowTestsFunction"]["Events"]
+    pattern = cloud.resolve(events["ExecutionEnded"]["Properties"]["Pattern"])
+    pattern["detail"]["stateMachineArn"] = [ENDED["detail"]["stateMachineArn"]]
+    assert lets_through(pattern, {**ENDED, "detail": {**ENDED["detail"], "status": status}}) is wakes
+    other = {**ENDED["detail"], "status": status, "stateMachineArn": "arn:aws:states:us-east-1:1:stateMachine:x"}
+    assert not lets_through(pattern, {**ENDED, "detail": other})
 
 
 def test_every_type_a_rule_waits_for_exists(cloud: Cloud) -> None:
