@@ -20,6 +20,7 @@ from typer.testing import CliRunner
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
 from bench.model_server import ModelServer
+
 from deployed.test_processes import family, needs_proc
 from deployed.world import Caller, World, at_once, eventually
 from fixloop import rehearsal
@@ -218,3 +219,17 @@ def test_an_issue_with_a_test_under_way_cannot_be_deleted(stage: Stage, serve: C
     test_id = stage.test(model=stage.provider("busy", server), concurrency=1)
     assert stage.caller("DELETE", f"/api/v2/issues/{stage.issue}").status_code == 409
     stage.caller.ok("PATCH", f"/api/shadow-tests/{test_id}", {"status": "failed"})
+
+
+def test_an_applied_fix_is_a_new_version_of_its_agent_and_closes_its_issue(stage: Stage) -> None:
+    agent = stage.caller.get(f"/api/v2/issues/{stage.issue}")["data"]["agentId"]
+    assert stage.caller.get(f"/api/agents/{agent}")["data"]["version"] == 1
+    answers = at_once(lambda _: stage.caller("PATCH", f"/api/fixes/{stage.fix}", {"status": "applied"}), range(4))
+    assert {answer.status_code for answer in answers} <= {200, 409}
+    shown = stage.caller.get(f"/api/agents/{agent}")["data"]
+    assert shown["version"] == 2
+    assert "within 30 days of purchase" in shown["systemPrompt"]
+    closed = eventually(
+        lambda: stage.caller.get(f"/api/v2/issues/{stage.issue}")["data"]["status"], lambda status: status == "closed"
+    )
+    assert closed == "closed"

@@ -88,7 +88,10 @@ def change(org: str, fix_id: str, fields: Callable[[Fix], tuple[dict[str, Any], 
     Raises NotFound, and Contended when others keep getting in between.
     """
     for _ in range(_ATTEMPTS):
-        old = find(org, fix_id)
+        item = dynamo.get(_table(), key(org, fix_id))
+        if item is None:
+            raise NotFound(f"Fix {fix_id} not found")
+        old = fix_of(item)
         named, also = fields(old)
         if not also and all(getattr(old, name) == value for name, value in named.items()):
             return old
@@ -100,7 +103,7 @@ def change(org: str, fix_id: str, fields: Callable[[Fix], tuple[dict[str, Any], 
             content,
             remove=() if new.issue_id else ("jf",),
             names={"#doc": "doc"},
-            values={":doc": old.model_dump_json()},
+            values={":doc": item["doc"]},
             condition="#doc = :doc",
         )
         try:
