@@ -20,6 +20,7 @@ from rich.status import Status
 
 from fixloop_cli import build, local, manage
 from fixloop_cli.build import Failed
+from fixloop_cli.models import models
 from fixloop_cli.shadow_test import shadow_tests
 from fixloop_cli.target import Options, Target, resolve
 
@@ -76,7 +77,7 @@ def down() -> None:
 
 @app.command()
 def demo() -> None:
-    """Tell the whole loop on the local stack: calls come in, are graded, and become reports."""
+    """Tell the whole loop on the local stack: from calls that come in to fixes that are tested and applied."""
     stack = bring_up()
     importlib.import_module("fixloop_cli.demo").run(stack, console)
 
@@ -249,5 +250,5 @@ def steps() -> Iterator[Callable[[str], None]]:
         finish("[green]✓[/]")
 
 
-for command, commands in {**manage.COMMANDS, "shadow-test": shadow_tests}.items():
+for command, commands in {**manage.COMMANDS, "models": models, "shadow-test": shadow_tests}.items():
     app.add_typer(commands, name=command)

@@ -10,6 +10,9 @@ import pytest
 from fixloop_cli.gate import Bar, Report, junit, markdown
 
 
+USUAL = Bar(0.6, 0.0)
+
+
 def result(trace: str, verdict: str | None, **changes: Any) -> dict[str, Any]:
     values = {
         "traceId": trace,
@@ -25,7 +28,7 @@ def result(trace: str, verdict: str | None, **changes: Any) -> dict[str, Any]:
     return {**values, **changes}
 
 
-def report(verdicts: list[str | None], bar: Bar = Bar(0.6, 0.0), status: str = "completed", **changes: Any) -> Report:
+def report(verdicts: list[str | None], bar: Bar = USUAL, status: str = "completed", **changes: Any) -> Report:
     counts = {name: verdicts.count(name) for name in ("improved", "unchanged", "regressed")}
     test = {
         "id": "st_7k2m9p",

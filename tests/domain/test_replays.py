@@ -277,3 +277,21 @@ def test_graders_that_do_not_fit_are_named():
             ]
         )
     assert set(raised.value.fields) == {"graders.0.config", "graders.1.config.x", "graders.2.config.model"}
+
+
+def test_a_line_of_a_list_is_not_outdated_by_another_line_of_the_new_list():
+    old = "Germany: delivery takes 10 to 12 days and costs $21.90.\nNorway: delivery takes 6 to 8 days and costs $24.00."
+    asked = trace(
+        system_prompt="Only state what is in your documents.",
+        user_message="What does delivery to Norway cost?",
+        context=[Document(id="d", text=old)],
+        recorded_response="Delivery to Norway costs $24.00.",
+    )
+    forgetful = {"replace": {"d": "Germany: delivery takes 3 to 4 days and costs $14.90."}}
+    result = replay(asked, parse_changes("retrieval_update", forgetful), Extractive())
+    assert result.verdict != "improved"
+    assert result.original_score > 0.9
+    complete = {"replace": {"d": f"{forgetful['replace']['d']}\nNorway: delivery takes 4 to 5 days and costs $18.00."}}
+    better = replay(asked, parse_changes("retrieval_update", complete), Extractive())
+    assert better.verdict == "improved"
+    assert "$18.00" in better.fixed_output

@@ -229,10 +229,31 @@ def _supersede(found: list[Statement]) -> None:
     for old in telling:
         share = _SAID_OUTDATED if old.outdated else _SAME_SUBJECT
         better = [new for new in telling if new is not old and _newer(new, old) and rivals(old, new, share)]
+        if better and (own := _own(old, telling)):
+            better = [new for new in better if own & new.about]
         if better:
             old.superseded_by = max(
                 better, key=lambda s: (len(s.about & old.about), s.current, s.date or (0, 0, 0), -s.order)
             )
+
+
+def _own(one: Statement, found: Sequence[Statement]) -> frozenset[str]:
+    """What tells a line of a list from the others in it: "Norway" in a price list. Nothing where there is no list.
+
+    What gives the other lines new values says nothing of this one.
+    """
+    others = [
+        s
+        for s in found
+        if s is not one
+        and s.source == one.source
+        and not _newer(s, one)
+        and not _newer(one, s)
+        and rivals(one, s, _SAID_OUTDATED)
+    ]
+    if not others:
+        return frozenset()
+    return one.topic.difference(_marking(), *(s.topic for s in others))
 
 
 def _newer(new: Statement, old: Statement) -> bool:
