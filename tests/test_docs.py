@@ -181,13 +181,15 @@ def test_every_event_is_documented(event: str) -> None:
     assert f"`{event}`" in text("docs/events.md")
 
 
-def test_the_tour_needs_an_address_and_a_key_and_nothing_else() -> None:
-    tour = TOUR.search(text("README.md"))
+@pytest.mark.parametrize("page", [page for page in NAMED if TOUR.search(text(page))])
+def test_a_tour_needs_an_address_and_a_key_and_nothing_else(page: str) -> None:
+    tour = TOUR.search(text(page))
     assert tour
     blocks = [content for kind, content in FENCE.findall(tour[1]) if kind == "sh"]
     assert blocks
+    set_here = set(re.findall(r"^(\w+)=", "".join(blocks), re.MULTILINE))
     for block in blocks:
-        assert set(re.findall(r"\$\{?(\w+)", block)) <= {"FIXLOOP_URL", "FIXLOOP_API_KEY"}
+        assert set(re.findall(r"\$\{?([A-Z]\w+)", block)) <= {"FIXLOOP_URL", "FIXLOOP_API_KEY"} | set_here
         assert block.count("curl ") == block.count("curl -sS --fail-with-body")
 
 

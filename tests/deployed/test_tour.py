@@ -1,4 +1,4 @@
-"""The README's curl tour, run as a user pastes it."""
+"""The curl tours of the README and of every API's page, run as a user pastes them."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ import os
 import re
 import shutil
 import subprocess
+from pathlib import Path
 
 import pytest
 
@@ -17,6 +18,7 @@ pytestmark = [pytest.mark.deployed, pytest.mark.xdist_group("deployed")]
 TOUR = re.compile(r"<!-- tour -->(.*?)<!-- /tour -->", re.DOTALL)
 BLOCK = re.compile(r"^```sh\n(.*?)^```$", re.DOTALL | re.MULTILINE)
 END = "--- end of block"
+PAGES = [page for page in (ROOT / "README.md", *sorted(ROOT.glob("docs/*.md"))) if TOUR.search(page.read_text())]
 
 
 def documents(text: str) -> list[object]:
@@ -30,9 +32,10 @@ def documents(text: str) -> list[object]:
 
 
 @pytest.mark.skipif(not shutil.which("curl"), reason="needs curl")
-def test_the_tour_works_as_pasted(world: World):
-    tour = TOUR.search((ROOT / "README.md").read_text())
-    assert tour, "README.md has no tour"
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_a_tour_works_as_pasted(world: World, page: Path):
+    tour = TOUR.search(page.read_text())
+    assert tour
     blocks = BLOCK.findall(tour[1])
     assert blocks
     caller = world.caller()
@@ -49,5 +52,10 @@ def test_the_tour_works_as_pasted(world: World):
     outputs = ran.stdout.split(f"{END}\n")
     assert len(outputs) == len(blocks)
     for block, output in zip(blocks, outputs, strict=True):
-        if "curl" in block:
+        assert documents(output) is not None
+        if block.startswith(("curl", "ask")):
             assert documents(output), f"{block}\nprinted\n{output}"
+
+
+def test_every_api_has_its_tour():
+    assert {page.name for page in PAGES} >= {"README.md", *(page.name for page in ROOT.glob("docs/api-*.md"))}
