@@ -5,25 +5,26 @@ import secrets
 from typing import Any
 
 from fixloop.changes import DiffDoesNotApply, PromptUpdate, parse_changes, wire
-from fixloop.errors import Invalid
-from fixloop.fixes import Fix, FixIn, FixPatch, FixQuery, applied
+from fixloop.errors import Invalid, NotFound
+from fixloop.fixes import Fix, FixCreated, FixIn, FixListed, FixPatch, FixPatched, FixQuery, FixShown, applied
 from fixloop.follow import follow_fix
-from fixloop.http import AlreadyAnswered, Api, Reply, Request
-from fixloop.storage import agents, fixes, issues
+from fixloop.http import AlreadyAnswered, Api, Reply, Request, checked
+from fixloop.shadow_tests import FixTestShown, ShadowTestQuery, ShadowTestShown
+from fixloop.storage import agents, fixes, issues, shadow_tests
 from fixloop.storage.dynamo import Action, ConditionFailed
-from fixloop.thinkhive import identifier, many, one
+from fixloop.thinkhive import Many, One, identifier, many, one
 
 handler = Api()
 
 
-@handler.route("GET", "/api/fixes")
+@handler.route("GET", "/api/fixes", query=FixQuery, answers={200: Many[FixListed]})
 def list_fixes(request: Request) -> Reply:
     query = request.parameters(FixQuery)
     found, total = fixes.page(request.org, query)
     return Reply(200, many([fix.listed() for fix in found], query, total))
 
 
-@handler.route("POST", "/api/fixes")
+@handler.route("POST", "/api/fixes", body=FixIn, answers={201: One[FixCreated]}, errors=(NotFound,))
 def create_fix(request: Request) -> Reply:
     given = request.model(FixIn)
     named = given.issueId or given.caseId
@@ -58,12 +59,26 @@ def create_fix(request: Request) -> Reply:
     return reply
 
 
-@handler.route("GET", "/api/fixes/<fix_id>")
+@handler.route("GET", "/api/fixes/<fix_id>", answers={200: One[FixShown[FixTestShown]]})
 def get_fix(request: Request, fix_id: str) -> Reply:
-    return Reply(200, one(fixes.find(request.org, fix_id).detailed([])))
+    fix = fixes.find(request.org, fix_id)
+    tests = shadow_tests.of_fix(request.org, fix.id)
+    tallies = shadow_tests.tallies(request.org, tests)
+    shown = [test.of_fix(tally) for test, tally in zip(tests, tallies, strict=True)]
+    return Reply(200, one(fix.detailed(shown)))
 
 
-@handler.route("PATCH", "/api/fixes/<fix_id>")
+@handler.route("GET", "/api/fixes/<fix_id>/shadow-tests", query=ShadowTestQuery, answers={200: Many[ShadowTestShown]})
+def list_shadow_tests(request: Request, fix_id: str) -> Reply:
+    fix = fixes.find(request.org, fix_id)
+    asked = {**{name: given[-1] for name, given in request.query.items()}, "fixId": fix.id}
+    query = checked(ShadowTestQuery, asked)
+    found, total = shadow_tests.page(request.org, query)
+    tallies = shadow_tests.tallies(request.org, found)
+    return Reply(200, many([test.listed(tally) for test, tally in zip(found, tallies, strict=True)], query, total))
+
+
+@handler.route("PATCH", "/api/fixes/<fix_id>", body=FixPatch, answers={200: One[FixPatched]})
 def update_fix(request: Request, fix_id: str) -> Reply:
     given = request.model(FixPatch)
     author = f"user_{request.principal.user.id}"

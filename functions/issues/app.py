@@ -3,12 +3,12 @@
 from fixloop import boot  # isort: skip
 import secrets
 
-from fixloop.fixes import FixQuery
+from fixloop.fixes import FixListed, FixQuery
 from fixloop.http import AlreadyAnswered, Api, Reply, Request, checked
-from fixloop.issues import IssueIn, IssuePatch, IssueQuery
+from fixloop.issues import IssueCreated, IssueIn, IssueListed, IssuePatch, IssuePatched, IssueQuery, IssueShown
 from fixloop.storage import agents, fixes, issues
 from fixloop.storage.dynamo import ConditionFailed
-from fixloop.thinkhive import identifier, many, one
+from fixloop.thinkhive import Done, Many, One, identifier, many, one
 
 handler = Api()
 
@@ -19,7 +19,7 @@ def _id(key: str) -> str:
 
 
 @handler.route("GET", "/api/v1/cases")
-@handler.route("GET", "/api/v2/issues")
+@handler.route("GET", "/api/v2/issues", query=IssueQuery, answers={200: Many[IssueListed]})
 def list_issues(request: Request) -> Reply:
     query = request.parameters(IssueQuery)
     found, total = issues.page(request.org, query)
@@ -28,7 +28,7 @@ def list_issues(request: Request) -> Reply:
 
 
 @handler.route("POST", "/api/v1/cases")
-@handler.route("POST", "/api/v2/issues")
+@handler.route("POST", "/api/v2/issues", body=IssueIn, answers={201: One[IssueCreated]})
 def create_issue(request: Request) -> Reply:
     given = request.model(IssueIn)
     n, at = issues.number(request.org, request.now)
@@ -42,7 +42,7 @@ def create_issue(request: Request) -> Reply:
 
 
 @handler.route("GET", "/api/v1/cases/<issue_id>")
-@handler.route("GET", "/api/v2/issues/<issue_id>")
+@handler.route("GET", "/api/v2/issues/<issue_id>", answers={200: One[IssueShown[FixListed]]})
 def get_issue(request: Request, issue_id: str) -> Reply:
     issue = issues.find(request.org, _id(issue_id))
     names = agents.names(request.org, {issue.agent_id})
@@ -52,7 +52,7 @@ def get_issue(request: Request, issue_id: str) -> Reply:
 
 
 @handler.route("GET", "/api/v1/cases/<issue_id>/fixes")
-@handler.route("GET", "/api/v2/issues/<issue_id>/fixes")
+@handler.route("GET", "/api/v2/issues/<issue_id>/fixes", query=FixQuery, answers={200: Many[FixListed]})
 def list_fixes(request: Request, issue_id: str) -> Reply:
     issue = issues.find(request.org, _id(issue_id))
     query = checked(FixQuery, {**{name: given[-1] for name, given in request.query.items()}, "issueId": issue.id})
@@ -61,14 +61,14 @@ def list_fixes(request: Request, issue_id: str) -> Reply:
 
 
 @handler.route("PATCH", "/api/v1/cases/<issue_id>")
-@handler.route("PATCH", "/api/v2/issues/<issue_id>")
+@handler.route("PATCH", "/api/v2/issues/<issue_id>", body=IssuePatch, answers={200: One[IssuePatched]})
 def update_issue(request: Request, issue_id: str) -> Reply:
     patch = request.model(IssuePatch)
     return Reply(200, one(issues.patch(request.org, _id(issue_id), patch, request.now).patched()))
 
 
 @handler.route("DELETE", "/api/v1/cases/<issue_id>")
-@handler.route("DELETE", "/api/v2/issues/<issue_id>")
+@handler.route("DELETE", "/api/v2/issues/<issue_id>", answers={200: Done})
 def delete_issue(request: Request, issue_id: str) -> Reply:
     removed = issues.remove(request.org, _id(issue_id))
     for fix in fixes.of_issue(request.org, removed.id):

@@ -4,29 +4,34 @@ from fixloop import boot  # isort: skip
 import secrets
 from typing import Any
 
-from fixloop.errors import Invalid
+from fixloop.errors import Invalid, NotFound, TimedOut, UpstreamFailed
 from fixloop.http import AlreadyAnswered, Api, Reply, Request
 from fixloop.rehearsal import LONGEST_EXECUTION, check, execute
 from fixloop.shadow_tests import (
     MAX_SHOWN,
+    OneShadowTest,
     PageOfResults,
     ShadowExecutionIn,
+    ShadowExecutionShown,
     ShadowTest,
     ShadowTestIn,
     ShadowTestPatch,
+    ShadowTestPatched,
     ShadowTestQuery,
+    ShadowTestShown,
+    TraceResultWhole,
     patch,
 )
 from fixloop.storage import fixes, traces
 from fixloop.storage import shadow_tests as store
 from fixloop.storage.dynamo import ConditionFailed
-from fixloop.thinkhive import PageQuery, identifier, many, one
+from fixloop.thinkhive import Many, One, PageQuery, identifier, many, one
 from fixloop.times import iso_s
 
 handler = Api()
 
 
-@handler.route("GET", "/api/shadow-tests")
+@handler.route("GET", "/api/shadow-tests", query=ShadowTestQuery, answers={200: Many[ShadowTestShown]})
 def list_shadow_tests(request: Request) -> Reply:
     query = request.parameters(ShadowTestQuery)
     found, total = store.page(request.org, query)
@@ -34,7 +39,7 @@ def list_shadow_tests(request: Request) -> Reply:
     return Reply(200, many([test.listed(tally) for test, tally in zip(found, tallies, strict=True)], query, total))
 
 
-@handler.route("POST", "/api/shadow-tests")
+@handler.route("POST", "/api/shadow-tests", body=ShadowTestIn, answers={201: One[ShadowTestShown]}, errors=(NotFound,))
 def create_shadow_test(request: Request) -> Reply:
     given = request.model(ShadowTestIn)
     fix = fixes.find(request.org, given.fixId)
@@ -66,7 +71,7 @@ def create_shadow_test(request: Request) -> Reply:
     return reply
 
 
-@handler.route("GET", "/api/shadow-tests/<test_id>")
+@handler.route("GET", "/api/shadow-tests/<test_id>", query=PageOfResults, answers={200: OneShadowTest})
 def get_shadow_test(request: Request, test_id: str) -> Reply:
     """The traces' results are shown a thousand at a time; `pagination` says whether there are more."""
     query = request.parameters(PageOfResults)
@@ -84,7 +89,7 @@ def get_shadow_test(request: Request, test_id: str) -> Reply:
     return Reply(200, body)
 
 
-@handler.route("GET", "/api/shadow-tests/<test_id>/results")
+@handler.route("GET", "/api/shadow-tests/<test_id>/results", query=PageQuery, answers={200: Many[TraceResultWhole]})
 def list_results(request: Request, test_id: str) -> Reply:
     """Every trace that has come to something, in the order asked for, with both answers."""
     query = request.parameters(PageQuery)
@@ -95,14 +100,20 @@ def list_results(request: Request, test_id: str) -> Reply:
     return Reply(200, body)
 
 
-@handler.route("PATCH", "/api/shadow-tests/<test_id>")
+@handler.route("PATCH", "/api/shadow-tests/<test_id>", body=ShadowTestPatch, answers={200: One[ShadowTestPatched]})
 def update_shadow_test(request: Request, test_id: str) -> Reply:
     given = request.model(ShadowTestPatch)
     test = store.change(request.org, test_id, lambda current: patch(current, given), request.now)
     return Reply(200, one(test.patched(store.tally(request.org, test))))
 
 
-@handler.route("POST", "/api/shadow-execution")
+@handler.route(
+    "POST",
+    "/api/shadow-execution",
+    body=ShadowExecutionIn,
+    answers={200: One[ShadowExecutionShown]},
+    errors=(NotFound, UpstreamFailed, TimedOut),
+)
 def execute_shadow(request: Request) -> Reply:
     given = request.model(ShadowExecutionIn)
     fix = fixes.find(request.org, given.fixId)

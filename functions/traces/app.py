@@ -6,19 +6,29 @@ import zlib
 
 from fixloop.errors import Invalid, TooLarge
 from fixloop.http import AlreadyAnswered, Api, Reply, Request, parsed
-from fixloop.otlp import decoded, read
+from fixloop.otlp import Export, Exported, decoded, read
 from fixloop.storage import traces as store
 from fixloop.storage.dynamo import ConditionFailed
 from fixloop.storage.lists import ORG, Filter
-from fixloop.thinkhive import identifier, many, one
-from fixloop.traces import TraceIn, TraceQuery, created, detailed, id_of_otlp, received
+from fixloop.thinkhive import Many, One, identifier, many, one
+from fixloop.traces import (
+    TraceCreated,
+    TraceIn,
+    TraceListed,
+    TraceQuery,
+    TraceShown,
+    created,
+    detailed,
+    id_of_otlp,
+    received,
+)
 
 MAX_INFLATED = 8 * 1024 * 1024
 
 handler = Api()
 
 
-@handler.route("GET", "/api/traces")
+@handler.route("GET", "/api/traces", query=TraceQuery, answers={200: Many[TraceListed]})
 def list_traces(request: Request) -> Reply:
     query = request.parameters(TraceQuery)
     wanted = Filter(
@@ -31,7 +41,7 @@ def list_traces(request: Request) -> Reply:
     return Reply(200, many(found, query, total))
 
 
-@handler.route("POST", "/api/traces")
+@handler.route("POST", "/api/traces", body=TraceIn, answers={201: One[TraceCreated]})
 def create_trace(request: Request) -> Reply:
     given = request.model(TraceIn)
     trace = received(identifier("tr", request.now, secrets.randbelow(36**4)), given, request.now)
@@ -43,12 +53,18 @@ def create_trace(request: Request) -> Reply:
     return reply
 
 
-@handler.route("GET", "/api/traces/<trace_id>")
+@handler.route("GET", "/api/traces/<trace_id>", answers={200: One[TraceShown]})
 def get_trace(request: Request, trace_id: str) -> Reply:
     return Reply(200, one(detailed(store.find(request.org, trace_id), request.org)))
 
 
-@handler.route("POST", "/v1/traces")
+@handler.route(
+    "POST",
+    "/v1/traces",
+    body=Export,
+    answers={200: Exported},
+    media=("application/json", "application/x-protobuf"),
+)
 def export_traces(request: Request) -> Reply:
     """An `ExportTraceServiceRequest`, JSON or protobuf by its content type, plain or gzip."""
     content = _inflated(request)

@@ -1,63 +1,64 @@
-"""DynamoDB in this process: MiniStack's own tables without HTTP and botocore, one watched call at a time."""
+"""DynamoDB in this process without HTTP and botocore, one watched call at a time."""
 
 from __future__ import annotations
 
-import base64
 import json
+import sys
 import threading
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 from botocore.exceptions import ClientError
 from ministack.services import dynamodb
 
+sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
+
+from bench.store import Store
+
+READS = ("get_item", "query", "batch_get_item")
 WRITES = ("put_item", "update_item", "delete_item", "transact_write_items")
-_HANDLERS: dict[str, Callable[[dict[str, Any]], tuple[int, dict[str, str], bytes | str]]] = {
-    "create_table": dynamodb._create_table,
-    "delete_table": dynamodb._delete_table,
-    "put_item": dynamodb._put_item,
-    "get_item": dynamodb._get_item,
-    "update_item": dynamodb._update_item,
-    "delete_item": dynamodb._delete_item,
-    "query": dynamodb._query,
-    "batch_get_item": dynamodb._batch_get_item,
-    "transact_write_items": dynamodb._transact_write_items,
-}
 
 
 @dataclass
 class Memory:
-    """Stands in for botocore's client. `before` and `after` are told every call; what they raise reaches the caller."""
+    """Stands in for botocore's client. `before` and `after` are told every call; what they raise reaches the caller.
+
+    The tables are those of the bench, which `tests/bench/test_store.py` holds against moto.
+    """
 
     before: Callable[[str], None] = lambda operation: None
     after: Callable[[str], None] = lambda operation: None
     scanned: int = 0
     calls: dict[str, int] = field(default_factory=dict)
+    _tables: dict[str, dict[str, Any]] = field(default_factory=dict)
+    _store: Store = field(default_factory=lambda: Store({}))
     _lock: threading.Lock = field(default_factory=threading.Lock)
 
     def __getattr__(self, operation: str) -> Callable[..., dict[str, Any]]:
-        handler = _HANDLERS.get(operation)
-        if handler is None:
+        if operation not in READS + WRITES:
             raise AttributeError(operation)
 
         def call(**request: Any) -> dict[str, Any]:
             self.before(operation)
-            with self._lock:
-                status, _, body = handler(json.loads(json.dumps(request, default=_base64)))
-                answer: dict[str, Any] = json.loads(body)
-                self.scanned += answer.get("ScannedCount", 0)
-                self.calls[operation] = self.calls.get(operation, 0) + 1
-            self.after(operation)
-            if status >= 400:
-                raise ClientError(_error(answer), operation)
+            try:
+                with self._lock:
+                    self.calls[operation] = self.calls.get(operation, 0) + 1
+                    answer = self.answer(operation, request)
+                    self.scanned += answer.get("ScannedCount", 0)
+            finally:
+                self.after(operation)
             return answer
 
         return call
 
+    def answer(self, operation: str, request: dict[str, Any]) -> dict[str, Any]:
+        answer: dict[str, Any] = getattr(self._store, operation)(**request)
+        return answer
+
     def table(self, name: str, *indexes: tuple[str, str]) -> None:
-        """An empty table with `pk` and `sk`, and for each (index, hash attribute) an index sorted by `n`."""
-        dynamodb._delete_table({"TableName": name})
+        """A table with `pk` and `sk`, and for each (index, hash attribute) an index sorted by `n`."""
         typed = {"pk": "S", "sk": "S", "n": "N", **{attribute: "S" for _, attribute in indexes}}
         self.create_table(
             TableName=name,
@@ -70,15 +71,53 @@ class Memory:
             ],
         )
 
+    def create_table(self, *, TableName: str, **properties: Any) -> None:  # noqa: N803 - AWS's names
+        """All tables are empty from then on."""
+        self._tables[TableName] = properties
+        self._store = Store(self._tables)
 
-def _base64(binary: bytes) -> str:
-    return base64.b64encode(binary).decode()
+    def delete_table(self, *, TableName: str) -> None:  # noqa: N803
+        self._tables.pop(TableName, None)
 
 
 def _keys(first: str, second: str) -> list[dict[str, str]]:
     return [{"AttributeName": first, "KeyType": "HASH"}, {"AttributeName": second, "KeyType": "RANGE"}]
 
 
-def _error(answer: dict[str, Any]) -> dict[str, Any]:
-    code = answer.pop("__type").rpartition("#")[2]
-    return {**answer, "Error": {"Code": code, "Message": answer.get("message") or answer.get("Message", "")}}
+class Twin(Memory):
+    """Asks MiniStack's tables the same, and holds their answers against each other."""
+
+    def create_table(self, **asked: Any) -> None:
+        super().create_table(**asked)
+        dynamodb._delete_table({"TableName": asked["TableName"]})
+        status, _, said = dynamodb._create_table(asked)
+        assert status == 200, said
+
+    def answer(self, operation: str, request: dict[str, Any]) -> dict[str, Any]:
+        asked = json.loads(json.dumps(request))
+        try:
+            ours: dict[str, Any] | ClientError = super().answer(operation, request)
+        except ClientError as error:
+            ours = error
+        status, _, body = getattr(dynamodb, f"_{operation}")(asked)
+        theirs = json.loads(body)
+        if isinstance(ours, ClientError):
+            assert status == 400, (operation, request, theirs)
+            said = ours.response
+            assert theirs["__type"].rpartition("#")[2] == said["Error"]["Code"]
+            assert _reasons(theirs) == _reasons(said)
+            raise ours
+        for name in ("Item", "Items", "Attributes", "Responses", "Count", "ScannedCount", "LastEvaluatedKey"):
+            assert _sets(ours.get(name)) == _sets(theirs.get(name)), (operation, request, name)
+        return ours
+
+
+def _reasons(said: dict[str, Any]) -> list[tuple[str, Any]]:
+    return [(reason["Code"], _sets(reason.get("Item"))) for reason in said.get("CancellationReasons", ())]
+
+
+def _sets(value: Any) -> Any:
+    """Sets in one order."""
+    if isinstance(value, dict):
+        return {key: sorted(part) if key in ("SS", "NS") else _sets(part) for key, part in value.items()}
+    return [_sets(part) for part in value] if isinstance(value, list) else value

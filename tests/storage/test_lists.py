@@ -15,8 +15,9 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, precondition, rule
 
 from fixloop.storage import dynamo, lists
+from fixloop.storage.dynamo import ConditionFailed
 from fixloop.storage.lists import ORG, SETTLED_MS, Filter, Lists, Place
-from storage.memory import WRITES, Memory
+from storage.memory import WRITES, Memory, Twin
 
 O = "org"  # noqa: E741
 LEAVES, AGENTS = "xyz", ("1", "2", "3")
@@ -38,9 +39,10 @@ def engine(
     top: int = 2,
     row_key: Callable[[str, int], dict[str, Any]] | None = None,
     whole: bool = False,
+    made: type[Memory] = Memory,
 ) -> Iterator[tuple[Memory, Lists]]:
     """Lists with small chunks, so that all levels are there after a few dozen rows, on tables in this process."""
-    memory = Memory()
+    memory = made()
     memory.table("rows", ("by_leaf", "lf"), ("by_agent", "af"), ("by_org", "wf"))
     indexes = {ORG: ("by_leaf", "lf"), "agent": ("by_agent", "af")}
     all_rows = ("by_org", "wf") if whole else None
@@ -308,7 +310,7 @@ def void(_: object) -> None:
 
 TestListsAgainstBruteForce = ListsAgainstBruteForce.TestCase
 TestListsAgainstBruteForce.settings = settings(
-    max_examples=15,
+    max_examples=40,
     stateful_step_count=30,
     deadline=None,
     phases=[Phase.explicit, Phase.reuse, Phase.generate],  # shrinking takes minutes: add it for a failure
@@ -521,3 +523,29 @@ def test_a_row_that_changes_its_leaf_at_any_step_of_a_read_is_neither_lost_nor_m
                 interrupt.off()
                 assert [row["n"] for row in page.rows] == list(range(30 - offset, max(0, 20 - offset), -1)), step
                 assert page.total == 30, step
+
+
+@pytest.mark.usefixtures("in_order")
+@pytest.mark.parametrize("whole", [False, True])
+@pytest.mark.parametrize("row_key", [None, key])
+def test_ministack_answers_all_that_the_lists_ask_as_these_tables_do(
+    whole: bool, row_key: Callable[[str, int], dict[str, Any]] | None
+) -> None:
+    chance = random.Random(5)
+    with engine(whole=whole, row_key=row_key, made=Twin) as (memory, listed):
+        world = filled(listed, 20, ordered=row_key is not None)
+        for _ in range(3):
+            for number in chance.sample(sorted(world.rows), 6):
+                old = world.rows[number]
+                world.move(old, replace(old, leaf=chance.choice(LEAVES), scopes=(("agent", chance.choice(AGENTS)),)))
+            world.remove(world.rows[chance.choice(sorted(world.rows))])
+            there = world.rows[max(world.rows)]
+            with pytest.raises(ConditionFailed):
+                world.move(replace(there, t=there.t - 1), replace(there, leaf="y"))
+            listed.seal(O, world.now)
+            world.check_totals()
+            for _ in range(5):
+                world.put(chance.choice(LEAVES), chance.choice(AGENTS))
+        listed.seal(O, world.now + 2 * SETTLED_MS)
+        world.check_totals()
+        assert set(memory.calls) >= {"get_item", "query", "put_item", "update_item", "transact_write_items"}

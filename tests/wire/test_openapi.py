@@ -9,6 +9,7 @@ from collections.abc import Iterator
 from typing import Any
 
 import pytest
+from jsonschema_rs import Draft202012Validator
 from openapi_spec_validator import validate
 from pydantic import BaseModel
 
@@ -96,6 +97,17 @@ def test_every_operation_says_how_it_refuses_in_the_words_of_its_api(document: d
         assert ("409" in refusals) or method == "GET"
         for status, answer in refusals.items():
             assert answer == {"$ref": f"#/components/responses/{operation['tags'][0]}{status}"}
+
+
+def test_an_example_is_as_its_schema_says(document: dict[str, Any]) -> None:
+    checked = 0
+    for _, path, operation in operations(document):
+        told = operation.get("requestBody", {}).get("content", {}).get("application/json", {})
+        if "example" in told:
+            schema = {**told["schema"], "components": document["components"]}
+            assert Draft202012Validator(schema).is_valid(told["example"]), path
+            checked += 1
+    assert checked >= 8
 
 
 @pytest.mark.parametrize(

@@ -5,12 +5,12 @@ from __future__ import annotations
 import json
 from typing import Annotated, Any
 
-from pydantic import AfterValidator, BaseModel, Field, StringConstraints, WithJsonSchema
+from pydantic import AfterValidator, BaseModel, Field, StringConstraints
 from typing_extensions import TypedDict
 
 from fixloop.calls import Id
 from fixloop.patch import Patch
-from fixloop.shapes import Time
+from fixloop.shapes import Said, Time
 from fixloop.times import iso_s
 
 MAX_PROMPT = 200_000  # characters
@@ -33,7 +33,7 @@ def _fitting(prompt: str) -> str:
 
 Prompt = Annotated[str, AfterValidator(_fitting)]
 VersionNumber = Annotated[int, Field(ge=1, le=10**9)]
-PathVersion = Annotated[str, WithJsonSchema({"type": "integer", "minimum": 1, "maximum": 10**9 - 1})]
+PathVersion = Annotated[str, Said({"type": "integer", "minimum": 1, "maximum": 10**9 - 1})]
 ModelName = Annotated[str, StringConstraints(min_length=1, max_length=255)]
 Stop = Annotated[str, StringConstraints(min_length=1, max_length=255)]
 

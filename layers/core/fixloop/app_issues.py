@@ -189,7 +189,10 @@ class AppIssuePage(TypedDict):
 
 
 class AppIssue(BaseModel):
-    """An issue as it is kept; `number` is its row's, `issue_id` the loop's issue it belongs to. Times in ms."""
+    """An issue as it is kept; `number` is its row's, `issue_id` the loop's issue it belongs to. Times in ms.
+
+    `followed` is the last closing of the loop's issue that this one has followed.
+    """
 
     id: str
     number: int
@@ -204,6 +207,7 @@ class AppIssue(BaseModel):
     project_id: str | None = None
     config: Config | None = None
     issue_id: str | None = None
+    followed: Annotated[int | None, Field(exclude_if=lambda value: value is None)] = None
     created_at: int
     updated_at: int
 

@@ -17,9 +17,21 @@ _CONFIG = Config(
     connect_timeout=1,
     read_timeout=3,
     tcp_keepalive=True,
-    max_pool_connections=32,
+    max_pool_connections=128,
     retries={"mode": "standard", "total_max_attempts": 3},
 )
+
+# One attempt: who asks a model decides what a second one is worth. Workers have hundreds of questions under way.
+_MODEL_CONFIG = _CONFIG.merge(
+    Config(
+        connect_timeout=2,
+        read_timeout=28,
+        max_pool_connections=500,
+        retries={"mode": "standard", "total_max_attempts": 1},
+    )
+)
+_S3_CONFIG = _CONFIG.merge(Config(signature_version="s3v4"))  # or else addresses would be signed in the old way
+_CONFIGS = {"bedrock-runtime": _MODEL_CONFIG, "s3": _S3_CONFIG}
 
 
 class _JSONParser(JSONParser):  # type: ignore[misc]
@@ -60,13 +72,20 @@ def _session() -> botocore.session.Session:
 
 
 @cache
-def client(service: str) -> Any:
-    """The one low-level client of a service in this process; region and credentials come from the environment."""
-    return _makers[-1](service)
+def client(service: str, read_timeout: int | None = None) -> Any:
+    """The one low-level client of a service in this process; region and credentials come from the environment.
+
+    `read_timeout` in seconds asks for one of its own, where the service's usual one does not fit.
+    """
+    maker = _makers[-1]
+    return _made(service, read_timeout) if maker is _made else maker(service)
 
 
-def _made(service: str) -> Any:
-    return _session().create_client(service, config=_CONFIG)
+def _made(service: str, read_timeout: int | None = None) -> Any:
+    config = _CONFIGS.get(service, _CONFIG)
+    if read_timeout is not None:
+        config = config.merge(Config(read_timeout=read_timeout))
+    return _session().create_client(service, config=config)
 
 
 _makers: list[Callable[[str], Any]] = [_made]

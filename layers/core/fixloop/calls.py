@@ -11,7 +11,6 @@ from pydantic import (
     ConfigDict,
     Field,
     StringConstraints,
-    WithJsonSchema,
     field_validator,
     model_validator,
     with_config,
@@ -22,7 +21,7 @@ from fixloop import times
 from fixloop.ranges import MAX_PAGE as MAX_PAGE
 from fixloop.ranges import Limit, Offset, Since, Until, not_before
 from fixloop.ranges import instant as instant
-from fixloop.shapes import Time
+from fixloop.shapes import Said, Time
 
 MAX_ID = 2**63 - 1
 
@@ -34,7 +33,7 @@ EndReason = Literal[
 Number = Annotated[str, StringConstraints(max_length=64)]
 Name = Annotated[str, StringConstraints(max_length=255)]
 Id = Annotated[int, Field(ge=1, le=MAX_ID)]
-PathId = Annotated[str, WithJsonSchema({"type": "integer", "minimum": 1, "maximum": MAX_ID})]
+PathId = Annotated[str, Said({"type": "integer", "minimum": 1, "maximum": MAX_ID})]
 
 DIRECTIONS: tuple[Direction, ...] = ("inbound", "outbound", "mic", "widget", "test", "web")
 STATUSES: tuple[CallStatus, ...] = ("in_progress", "completed", "failed")

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal, NotRequired
+
+from typing_extensions import TypedDict
 
 from fixloop.errors import FixloopError, Invalid
 from fixloop.times import iso_ms, iso_s
-
-JSON = dict[str, Any]
 
 
 @dataclass(frozen=True)
@@ -17,7 +17,7 @@ class Dialect:
     """`error` gives the body of an answer that is not a success; `time` writes an instant given in ms."""
 
     name: str
-    error: Callable[[FixloopError], JSON]
+    error: Callable[[FixloopError], Mapping[str, Any]]
     time: Callable[[int], str]
 
 
@@ -31,6 +31,8 @@ _THINKHIVE_CODES = {
     413: "PAYLOAD_TOO_LARGE",
     429: "RATE_LIMITED",
     500: "INTERNAL_ERROR",
+    502: "UPSTREAM_FAILED",
+    503: "UNAVAILABLE",
     504: "TIMEOUT",
 }
 _BLAND_CODES = {400: "bad_request", 401: "AUTH_FAILURE", 413: "payload_too_large", 500: "internal_error"}
@@ -45,39 +47,84 @@ _GOMOBILE_NAMES = {
     429: "TooManyRequestsException",
     500: "InternalServerErrorException",
 }
+_GOMOBILE_REFUSALS = {
+    "invalid_call_request": "CallRequestValidationError",
+    "invalid_retry_strategy": "InvalidRetryStrategyError",
+    "invalid_start_time": "InvalidStartTimeError",
+}
 
 
-def _thunderphone(error: FixloopError) -> JSON:
+class Detail(TypedDict):
+    detail: str
+
+
+def _thunderphone(error: FixloopError) -> Detail | dict[str, list[str]]:
     """`{field: ["…"]}` for bad fields, else `{detail}`."""
     if isinstance(error, Invalid) and error.fields:
         return dict(error.fields)
     return {"detail": error.message}
 
 
-def _thinkhive(error: FixloopError) -> JSON:
+class ThinkHiveProblem(TypedDict):
+    """`details` has every bad field by name."""
+
+    code: str
+    message: str
+    details: NotRequired[dict[str, list[str]]]
+
+
+class ThinkHiveError(TypedDict):
+    success: Literal[False]
+    error: ThinkHiveProblem
+    code: str
+    message: str
+
+
+def _thinkhive(error: FixloopError) -> ThinkHiveError:
     """The nested form of the published page, with code and message repeated on top for newer clients."""
     code = _THINKHIVE_CODES.get(error.status, error.code.upper())
-    body = {"success": False, "error": {"code": code, "message": error.message}, "code": code, "message": error.message}
+    problem: ThinkHiveProblem = {"code": code, "message": error.message}
     if isinstance(error, Invalid) and error.fields:
-        body["error"] = {"code": code, "message": error.message, "details": error.fields}
-    return body
+        problem["details"] = error.fields
+    return {"success": False, "error": problem, "code": code, "message": error.message}
 
 
-def _zylon(error: FixloopError) -> JSON:
+class ZylonError(TypedDict):
+    message: str
+
+
+def _zylon(error: FixloopError) -> ZylonError:
     return {"message": error.message}
 
 
-def _bland(error: FixloopError) -> JSON:
+class BlandProblem(TypedDict):
+    error: str
+    message: str
+
+
+class BlandError(TypedDict):
+    data: None
+    errors: list[BlandProblem]
+
+
+def _bland(error: FixloopError) -> BlandError:
     code = _BLAND_CODES.get(error.status, error.code)
     message = "Unauthorized" if error.status == 401 else error.message
     return {"data": None, "errors": [{"error": code, "message": message}]}
 
 
-def _gomobile(error: FixloopError) -> JSON:
+class GoMobileError(TypedDict):
+    statusCode: int
+    message: str
+    error: str
+
+
+def _gomobile(error: FixloopError) -> GoMobileError:
     return {
         "statusCode": error.status,
         "message": error.message,
-        "error": _GOMOBILE_NAMES.get(error.status, "InternalServerErrorException"),
+        "error": _GOMOBILE_REFUSALS.get(error.code)
+        or _GOMOBILE_NAMES.get(error.status, "InternalServerErrorException"),
     }
 
 

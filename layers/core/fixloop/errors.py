@@ -84,6 +84,13 @@ class UpstreamFailed(FixloopError):
     code = "upstream_failed"
 
 
+class Unavailable(FixloopError):
+    """Nothing is wrong with the request; the same again in a moment will do."""
+
+    status = 503
+    code = "unavailable"
+
+
 class TimedOut(FixloopError):
     """The answer would have come too late for the gateway."""
 

@@ -120,7 +120,7 @@ class CallRequestFailed(BaseModel):
     """A telephony system tells that it could not process a job at all."""
 
     job_id: str
-    reason: str = ""
+    reason: str = Field(default="", max_length=1000)
 
 
 class Envelope(BaseModel):

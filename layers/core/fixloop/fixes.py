@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any, Literal, NotRequired, cast
+from typing import Annotated, Any, Generic, Literal, NotRequired, TypeVar, cast
 
 from pydantic import BaseModel, ConfigDict, StringConstraints
 from typing_extensions import TypedDict
@@ -21,6 +21,7 @@ STATUSES: tuple[Status, ...] = ("draft", "proposed", "testing", "applied", "reje
 
 Description = Annotated[str, StringConstraints(min_length=1, max_length=20_000)]
 Key = Annotated[str, StringConstraints(min_length=1, max_length=128)]
+TestShape = TypeVar("TestShape")
 ChangesIn = Annotated[dict[str, Any], Like(Changes)]
 
 _ISSUE_FOLLOWS: dict[Status, IssueStatus] = {"proposed": "proposed_fix", "testing": "testing", "applied": "closed"}
@@ -77,8 +78,8 @@ class FixListed(FixCreated):
     author: str
 
 
-class FixShown(FixListed):
-    shadowTests: list[dict[str, Any]]
+class FixShown(FixListed, Generic[TestShape]):
+    shadowTests: list[TestShape]
 
 
 class FixPatched(TypedDict):
@@ -137,7 +138,7 @@ class Fix(BaseModel):
             "updatedAt": iso_s(self.updated_at),
         }
 
-    def detailed(self, shadow_tests: list[dict[str, Any]]) -> FixShown:
+    def detailed(self, shadow_tests: list[TestShape]) -> FixShown[TestShape]:
         return {
             "id": self.id,
             "issueId": self.issue_id,

@@ -5,8 +5,10 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any, Literal
 
 from pydantic import BaseModel
+from typing_extensions import TypedDict
 
 from fixloop import times
+from fixloop.shapes import Time
 
 if TYPE_CHECKING:  # showing a grade needs none of what makes one
     from fixloop.grading import Grade
@@ -15,6 +17,28 @@ CLAIM_MS = 15 * 60 * 1000
 RETRY_MS = 90 * 1000
 
 Status = Literal["pending", "completed", "failed", "skipped_recording_disabled"]
+
+
+class GradeShown(TypedDict):
+    id: int
+    call_id: int
+    status: Status
+    score: float | None
+    summary: str
+    rubric_breakdown: Any
+    detected_issues: Any
+    call_outcome: str
+    goal_achievement: str | None
+    goal_reasoning: str | None
+    outcome_reasoning: str
+    caller_welfare_violation: bool
+    caller_welfare_reasoning: str
+    grader_model: str
+    grader_version: str
+    graded_at: Time | None
+    error_message: str | None
+    created_at: Time
+    updated_at: Time
 
 
 class CallGrade(BaseModel):
@@ -49,7 +73,7 @@ class CallGrade(BaseModel):
             return free
         return force or self.revision != revision or (self.status == "failed" and free)
 
-    def shown(self) -> dict[str, Any]:
+    def shown(self) -> GradeShown:
         found = self.found
         return {
             "id": self.id,

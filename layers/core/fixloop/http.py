@@ -9,7 +9,7 @@ import math
 import re
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, TypeVar
 from urllib.parse import parse_qsl, unquote
 
@@ -29,6 +29,7 @@ from fixloop.errors import (
     TooLarge,
     Unauthorized,
 )
+from fixloop.exact import Exact, Written, whole
 from fixloop.identity import Principal, Scope, presented
 from fixloop.observe import count, logger
 from fixloop.settings import settings
@@ -51,11 +52,35 @@ class AlreadyAnswered(Exception):
 
 @dataclass(frozen=True)
 class Reply:
-    """What a route says: a status, a JSON body (None for an empty one) and further headers."""
+    """What a route says: a status, a JSON body (None for an empty one, Written for text as it is), further headers."""
 
     status: int
     body: Any = None
     headers: Mapping[str, str] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Route:
+    """A route as its family declares it.
+
+    `query` and `body` are the models that the handler reads, `answers` the shape of each status that is a success (None
+    where there is no body), `errors` what it may raise beyond what its method and path allow for, `media` the types
+    that it takes and gives.
+    """
+
+    method: str
+    path: str
+    handler: Handler
+    scope: Scope
+    query: type[BaseModel] | None = None
+    body: Any = None
+    answers: Mapping[int, Any] = field(default_factory=dict)
+    errors: tuple[type[FixloopError], ...] = ()
+    media: tuple[str, ...] = ("application/json",)
+
+    @property
+    def pattern(self) -> str:
+        return _PARAMETER.sub(r"[^/]+", self.path)
 
 
 @dataclass
@@ -132,10 +157,14 @@ def checked(shape: type[Model], given: Mapping[str, Any], *, strict: bool = Fals
         raise Invalid(fields) from None
 
 
-def parsed(raw: str) -> Any:
-    """JSON as the APIs take it: no NaN, no numbers out of range, no endless nesting. Raises Invalid."""
+def parsed(raw: str, *, exact: bool = False) -> Any:
+    """JSON as the APIs take it: no NaN, no numbers out of range, no endless nesting; `exact` keeps digits as written.
+
+    Raises Invalid.
+    """
     try:
-        body = json.loads(raw, parse_constant=_no_constant, parse_float=_finite)
+        numbers = {"parse_float": Exact, "parse_int": whole} if exact else {"parse_float": _finite}
+        body = json.loads(raw, parse_constant=_no_constant, **numbers)
         if _SURROGATE.search(raw):
             json.dumps(body, ensure_ascii=False).encode()
     except RecursionError:
@@ -233,14 +262,29 @@ class Api:
         self._resolver.not_found(self._unrouted)
         self._gate = Gate()
         self._clock = clock
-        self._routes: list[tuple[str, re.Pattern[str]]] = []
+        self._routes: list[Route] = []
 
-    def route(self, method: str, path: str, scope: Scope | None = None) -> Callable[[Handler], Handler]:
-        """Serves `path`, whose `<name>` parts are passed by name. Reading needs a read key, all else a write key."""
+    def route(
+        self,
+        method: str,
+        path: str,
+        scope: Scope | None = None,
+        *,
+        query: type[BaseModel] | None = None,
+        body: Any = None,
+        answers: Mapping[int, Any] | None = None,
+        errors: tuple[type[FixloopError], ...] = (),
+        media: tuple[str, ...] = ("application/json",),
+    ) -> Callable[[Handler], Handler]:
+        """Serves `path`, whose `<name>` parts are passed by name. Reading needs a read key, all else a write key.
+
+        The rest is what the OpenAPI document says of the route (see `Route`) and changes nothing in how it is served.
+        """
         needed = scope or (Scope.READ if method == "GET" else Scope.WRITE)
-        self._routes.append((method, re.compile(_PARAMETER.sub(r"[^/]+", path))))
 
         def register(handler: Handler) -> Handler:
+            self._routes.append(Route(method, path, handler, needed, query, body, answers or {}, errors, media))
+
             @self._resolver.route(path, method)
             def routed(**parts: str) -> Response[str]:
                 named = {name: unquote(part) for name, part in parts.items()}
@@ -250,9 +294,17 @@ class Api:
 
         return register
 
+    def declared(self) -> list[Route]:
+        """Every route in the order of the file; a route that declares nothing is its handler's other route again."""
+        told = {route.handler: route for route in self._routes if route.answers}
+        return [
+            replace(told.get(route.handler, route), method=route.method, path=route.path, scope=route.scope)
+            for route in self._routes
+        ]
+
     def routes(self) -> list[tuple[str, str]]:
         """(method, path pattern) of every route."""
-        return [(method, pattern.pattern) for method, pattern in self._routes]
+        return [(route.method, route.pattern) for route in self._routes]
 
     def __call__(self, event: dict[str, Any], context: Any) -> dict[str, Any]:
         request_id = str(event.get("requestContext", {}).get("requestId", ""))
@@ -268,7 +320,7 @@ class Api:
 
     def _unrouted(self, _: Exception) -> Response[str]:
         event = self._resolver.current_event
-        allowed = [method for method, pattern in self._routes if pattern.fullmatch(event.path)]
+        allowed = [route.method for route in self._routes if re.fullmatch(route.pattern, event.path)]
         error: FixloopError = NotFound("Not found.")
         if allowed and event.http_method not in allowed:
             error = MethodNotAllowed(event.http_method, allowed)
@@ -371,7 +423,7 @@ def _json(reply: Reply, headers: Mapping[str, str]) -> Response[str]:
         reply.status,
         content_type="application/json",
         headers={**headers, **reply.headers},
-        body=json.dumps(reply.body, ensure_ascii=False),
+        body=reply.body if isinstance(reply.body, Written) else json.dumps(reply.body, ensure_ascii=False),
     )
 
 

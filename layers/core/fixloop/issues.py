@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from decimal import Decimal
 from typing import Annotated, Generic, Literal, TypeVar
 
 from pydantic import BaseModel, Field, StringConstraints, field_validator
@@ -25,6 +26,7 @@ Text = Annotated[str, StringConstraints(max_length=20_000)]
 Tag = Annotated[str, StringConstraints(min_length=1, max_length=100)]
 FixShape = TypeVar("FixShape")
 AgentId = Annotated[str, StringConstraints(min_length=1, max_length=128)]
+_IF_KNOWN = Field(exclude_if=lambda value: value is None)  # rows of before have no such key and must compare equal
 
 
 def _known_form(ids: list[str]) -> list[str]:
@@ -98,6 +100,7 @@ class MetadataShown(TypedDict):
     firstSeenAt: Time | None
     lastSeenAt: Time | None
     affectedCustomers: int
+    affectedCost: float | None
     clusterConfidence: float | None
 
 
@@ -134,24 +137,29 @@ class IssuePatched(TypedDict):
 
 
 class Metadata(BaseModel):
-    """What is known of the calls behind an issue. Times in ms; confidence 0 to 1, None for issues made by hand."""
+    """What is known of the calls behind an issue. Times in ms; confidence 0 to 1, None for issues made by hand.
+
+    `cost` is what those of the calls cost together whose cost is known, in the unit of their reports.
+    """
 
     first_seen: int | None = None
     last_seen: int | None = None
     customers: int = 0
     confidence: float | None = None
+    cost: Annotated[Decimal | None, _IF_KNOWN] = None
 
     def shown(self) -> MetadataShown:
         return {
             "firstSeenAt": iso_s(self.first_seen) if self.first_seen is not None else None,
             "lastSeenAt": iso_s(self.last_seen) if self.last_seen is not None else None,
             "affectedCustomers": self.customers,
+            "affectedCost": None if self.cost is None else float(self.cost),
             "clusterConfidence": self.confidence,
         }
 
 
 class Issue(BaseModel):
-    """An issue as it is kept. Times in ms."""
+    """An issue as it is kept. Times in ms. Reports filed up to `resolved_through` are resolved: a fix was applied."""
 
     id: str
     n: int
@@ -168,6 +176,7 @@ class Issue(BaseModel):
     created_at: int
     updated_at: int
     closed_at: int | None = None
+    resolved_through: Annotated[int | None, _IF_KNOWN] = None
 
     @property
     def leaf(self) -> str:

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Annotated, Any
 
-from pydantic import ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from fixloop import grades
 from fixloop.calls import Id
@@ -19,6 +19,21 @@ from fixloop.storage import calls, issue_reports
 
 class Malformed(Exception):
     """An event that no retry will mend; its text says what is wrong with it."""
+
+
+class _Adopted(BaseModel):
+    """What a grade made elsewhere may say of the keys that are shown; null is as good as nothing."""
+
+    model_config = ConfigDict(strict=True)
+
+    score: Annotated[float, Field(ge=0, le=1, allow_inf_nan=False)] | None = None
+    summary: str | None = None
+    call_outcome: str | None = None
+    goal_achievement: str | None = None
+    goal_reasoning: str | None = None
+    outcome_reasoning: str | None = None
+    caller_welfare_violation: bool | None = None
+    caller_welfare_reasoning: str | None = None
 
 
 class Busy(Exception):
@@ -115,8 +130,11 @@ def _detected(graded: CallGraded) -> list[Any]:
 
 
 def _adopt(org: str, graded: CallGraded, now: int) -> None:
-    score = graded.grade.get("score")
-    if score is not None and (isinstance(score, bool) or not isinstance(score, int | float) or not 0 <= score <= 1):
-        raise Malformed("data.grade.score: must be from 0 to 1")
+    try:
+        _Adopted.model_validate(graded.grade)
+    except ValidationError as error:
+        problems = (f"data.grade.{'.'.join(map(str, p['loc']))}: {p['msg']}" for p in error.errors())
+        raise Malformed("; ".join(problems)) from None
     row = calls.find(org, graded.call_id)
-    calls.adopt(row, graded.grade, grades.foreign, now)
+    said = {name: value for name, value in graded.grade.items() if value is not None}
+    calls.adopt(row, said, grades.foreign, now)

@@ -15,10 +15,24 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+from typing_extensions import TypedDict
+
 from fixloop.errors import Invalid
 from fixloop.traces import MAX_SPANS, Span, SpanType, Tokens
 
 MAX_DEPTH = 32
+
+
+class Export(TypedDict, total=False):
+    """An `ExportTraceServiceRequest` of opentelemetry-proto 1.x."""
+
+    resourceSpans: list[dict[str, Any]]
+
+
+class Exported(TypedDict):
+    """An `ExportTraceServiceResponse`; what cannot be taken is a 400, so there is no partial success."""
+
+    partialSuccess: dict[str, Any]
 
 
 @dataclass

@@ -31,6 +31,7 @@ class Settings(BaseModel):
     aws_region: str
     silence_seconds: float = Field(gt=0)
     triage_agent_name: str = Field(default="Norm", min_length=1)
+    grouping_threshold: int = Field(default=3, ge=1)
     max_body_bytes: int = 1024 * 1024
     key_cache_seconds: int = Field(default=30, le=60)
 

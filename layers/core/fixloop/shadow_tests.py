@@ -3,17 +3,20 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from typing import Annotated, Any, Literal, NotRequired, TypedDict
+from typing import Annotated, Any, Literal, NotRequired
 
 from pydantic import BaseModel, ConfigDict, Field, field_validator
+from typing_extensions import TypedDict
 
 from fixloop.changes import FixType
 from fixloop.errors import Conflict
 from fixloop.graders import MAX_GRADERS, GraderIn, short
 from fixloop.issues import MAX_TRACES
 from fixloop.models import well_formed
+from fixloop.patch import Patch
 from fixloop.replays import THRESHOLD, Mode, Result, Verdict, verdict_of
-from fixloop.thinkhive import PageQuery, is_identifier
+from fixloop.shapes import Time
+from fixloop.thinkhive import PageQuery, Pagination, is_identifier
 from fixloop.times import iso_s
 
 Status = Literal["pending", "running", "completed", "failed"]
@@ -94,18 +97,11 @@ class ErrorIn(BaseModel):
     error: Annotated[str, Field(min_length=1, max_length=MAX_ERROR)]
 
 
-class ShadowTestPatch(BaseModel):
+class ShadowTestPatch(Patch):
     """The body of `PATCH /api/shadow-tests/:id`; only what is given changes."""
 
     status: Status | None = None
     results: ErrorIn | None = None
-
-    @field_validator("*", mode="before")
-    @classmethod
-    def _given(cls, value: Any) -> Any:
-        if value is None:
-            raise ValueError("must not be null")
-        return value
 
 
 class ShadowTestQuery(PageQuery):
@@ -167,9 +163,9 @@ class ShadowTestShown(TypedDict):
     results: NotRequired[ResultsShown]
     progress: NotRequired[ProgressShown]
     usage: NotRequired[UsageShown]
-    createdAt: str
-    startedAt: NotRequired[str]
-    completedAt: NotRequired[str]
+    createdAt: Time
+    startedAt: NotRequired[Time]
+    completedAt: NotRequired[Time]
 
 
 class TraceResultShown(TypedDict):
@@ -181,6 +177,45 @@ class TraceResultShown(TypedDict):
     fixedScore: float
     explanation: str
     latencyMs: int
+    inputTokens: int
+    outputTokens: int
+    costEstimateUsd: float | None
+
+
+class ShadowTestWhole(ShadowTestShown):
+    """A test on its own."""
+
+    traceResults: NotRequired[list[TraceResultShown]]
+
+
+class OneShadowTest(TypedDict):
+    """`pagination` is there when a part of `traceResults` was asked for or there are more of them."""
+
+    success: Literal[True]
+    data: ShadowTestWhole
+    pagination: NotRequired[Pagination]
+
+
+class ShadowTestPatched(TypedDict):
+    id: str
+    status: Status
+    results: NotRequired[ResultsShown]
+    completedAt: NotRequired[Time]
+
+
+class ShadowExecutionShown(TypedDict):
+    """What one replay came to; the keys from `latencyMs` on, but for `executedAt`, are ours."""
+
+    traceId: str
+    fixId: str
+    originalOutput: str
+    fixedOutput: str
+    verdict: Verdict
+    originalScore: float
+    fixedScore: float
+    explanation: str
+    latencyMs: int
+    executedAt: Time
     inputTokens: int
     outputTokens: int
     costEstimateUsd: float | None
@@ -392,9 +427,9 @@ class ShadowTest(BaseModel):
             shown["completedAt"] = iso_s(self.completed_at)
         return shown
 
-    def patched(self, tally: Tally) -> dict[str, Any]:
+    def patched(self, tally: Tally) -> ShadowTestPatched:
         """What `PATCH` answers."""
-        shown: dict[str, Any] = {"id": self.id, "status": self.status}
+        shown: ShadowTestPatched = {"id": self.id, "status": self.status}
         if (results := self.results(tally)) is not None:
             shown["results"] = results
         if self.completed_at is not None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 import time
 from typing import Any
 
@@ -27,34 +28,41 @@ _FAILURES = frozenset(
         "ServiceUnavailableException",
     }
 )
+_PATIENCE = (1, 2, 4, 8, 12, 16, 20, 28, 45, 60, 120)
+"""Seconds that a client may wait for an answer. There is one client for each that is asked for."""
+_making = threading.Lock()
 
 
 class Bedrock:
-    """A Bedrock model or inference profile. The client is shared by all threads and made at the first question."""
+    """A Bedrock model or inference profile. All threads share the clients, which are made when first needed."""
 
     def __init__(self, model_id: str, client: Any = None) -> None:
         self.model_id = model_id
         self._client = client
 
-    def complete(self, prompt: Prompt, *, timeout: float = TIMEOUT) -> Completion:  # noqa: ARG002 - the client's own
-        """Raises Throttled, ModelUnavailable or ModelRefused. The client's read timeout is the limit, not `timeout`."""
+    def complete(self, prompt: Prompt, *, timeout: float = TIMEOUT) -> Completion:
+        """Raises Throttled, ModelUnavailable or ModelRefused. The answer is waited for as long as `timeout`, rounded
+        down to 1, 2, 4, 8, 12, 16, 20, 28, 45, 60 or 120 s; connecting may take 2 s more.
+        """
         from botocore.exceptions import BotoCoreError, ClientError
 
         started = time.monotonic()
         try:
-            answer = self._connected().converse(**self._request(prompt))
+            answer = self._connected(timeout).converse(**self._request(prompt))
         except ClientError as error:
             raise _refusal(error.response) from None
         except BotoCoreError as error:
             raise ModelUnavailable(f"Bedrock could not be reached ({type(error).__name__}).") from None
         return _completion(answer, prompt, round((time.monotonic() - started) * 1000))
 
-    def _connected(self) -> Any:
-        if self._client is None:
-            from fixloop import aws
+    def _connected(self, timeout: float) -> Any:
+        if self._client is not None:
+            return self._client
+        from fixloop import aws
 
-            self._client = aws.client("bedrock-runtime")
-        return self._client
+        seconds = max((one for one in _PATIENCE if one <= timeout), default=_PATIENCE[0])
+        with _making:
+            return aws.client("bedrock-runtime", seconds)
 
     def _request(self, prompt: Prompt) -> dict[str, Any]:
         wanted = prompt.parameters

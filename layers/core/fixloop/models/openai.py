@@ -13,7 +13,7 @@ import time
 from email.utils import parsedate_to_datetime
 from functools import cache
 from typing import Any
-from urllib.parse import urlsplit
+from urllib.parse import SplitResult, urlsplit
 
 from fixloop.errors import Invalid
 from fixloop.models import (
@@ -35,22 +35,29 @@ _FINISH: dict[str, Finish] = {"stop": "stop", "length": "length", "max_tokens": 
 _BROKEN = (http.client.HTTPException, OSError)
 
 
+def address(base_url: str) -> SplitResult:
+    """The parts of an endpoint's URL. Raises Invalid naming `base_url`."""
+    problem = Invalid({"base_url": ["must be an http or https URL without user, query and fragment"]})
+    try:
+        parts = urlsplit(base_url)
+        port = parts.port
+    except ValueError:
+        raise problem from None
+    plain = not (parts.username or parts.password or parts.query or parts.fragment)
+    sound = base_url.isascii() and base_url.isprintable() and " " not in base_url
+    if parts.scheme in ("http", "https") and parts.hostname and port != 0 and plain and sound:
+        return parts
+    raise problem
+
+
 class OpenAI:
     """A model behind an OpenAI-compatible endpoint. Each thread keeps a connection of its own open."""
 
     def __init__(self, endpoint: Endpoint, model: str) -> None:
-        parts = urlsplit(endpoint.base_url)
-        if (
-            parts.scheme not in ("http", "https")
-            or not parts.hostname
-            or parts.username
-            or parts.query
-            or parts.fragment
-        ):
-            raise Invalid({"base_url": ["must be an http or https URL without user, query and fragment"]})
+        parts = address(endpoint.base_url)
         self.model = model
         self._secure = parts.scheme == "https"
-        self._host, self._port = parts.hostname, parts.port or (443 if self._secure else 80)
+        self._host, self._port = parts.hostname or "", parts.port or (443 if self._secure else 80)
         self._path = parts.path.rstrip("/") + "/chat/completions"
         self._key = endpoint.api_key
         self._mine = threading.local()

@@ -256,9 +256,18 @@ def of_issue(org: str, issue_id: str) -> list[AppIssue]:
     return sorted((issue for issue in bound if issue.state != "Deleted"), key=lambda issue: issue.number)
 
 
-def close(org: str, app_issue_id: str, now: int) -> AppIssue | None:
-    """Closes an app issue, None when it is gone. It only goes forward: a closed one stays as it is."""
+def close(org: str, app_issue_id: str, closing: int, now: int) -> AppIssue | None:
+    """Closes an app issue as its loop's issue was closed at `closing`, once for each closing. None when it is gone.
+
+    One that was reported only afterwards stays as it is, and so does one that somebody has opened again since.
+    """
+
+    def followed(issue: AppIssue) -> dict[str, Any]:
+        if issue.created_at > closing or (issue.followed or 0) >= closing:
+            return {}
+        return {"state": "Closed", "followed": closing}
+
     try:
-        return change(org, app_issue_id, {"state": "Closed"}, now)
+        return change(org, app_issue_id, followed, now)
     except NotFound:
         return None

@@ -6,6 +6,8 @@ import gzip
 import hashlib
 import json
 import secrets
+from collections.abc import Sequence
+from contextlib import suppress
 from typing import Any
 
 from fixloop.aws import client
@@ -41,6 +43,19 @@ def load(table: str, pk: str, name: str) -> Any:
     item = dynamo.get(table, {"pk": pk, "sk": name})
     if item is None:
         raise LookupError(f"{pk} has no {name}")
+    return _content(item)
+
+
+def load_all(table: str, pk: str, names: Sequence[str]) -> dict[str, Any]:
+    """What `store` was given, by name, read together; without those that are gone."""
+    found: dict[str, Any] = {}
+    for item in dynamo.get_many(table, ({"pk": pk, "sk": name} for name in dict.fromkeys(names)), consistent=True):
+        with suppress(LookupError):
+            found[item["sk"]] = _content(item)
+    return found
+
+
+def _content(item: Item) -> Any:
     packed = item.get("gz")
     if packed is None:
         try:

@@ -15,7 +15,8 @@ from fixloop.storage.dynamo import Action, ConditionFailed, Contended, Item
 from fixloop.storage.lists import ORG, Filter, Lists, Place
 
 TICK = 16  # every so many rows the list index is given a chance to seal a chunk
-FIRST_ASSIGNED = 1_000_000_000
+FIRST_ASSIGNED = 1_000_000_000  # ids for calls that are still to come
+FIRST_POSTED = 2_000_000_000  # and for those that come without one: this and their number in the list
 _ATTEMPTS = 6
 _SPARE = 64
 
@@ -119,11 +120,15 @@ def put(org: str, call_id: int, given: CallIn, now: int) -> tuple[Row, bool]:
     raise Contended(f"call {call_id} kept changing")
 
 
-def insert(org: str, call: Call, now: int, *also: Action) -> Row:
-    """Stores a call that is new. Raises ConditionFailed: at 0 when its id is taken, else for what `also` has."""
+def insert(org: str, call: Call, now: int, *also: Action, n: int | None = None) -> Row:
+    """Stores a call that is new, under the number `n` that `numbered` gave it or one of its own.
+
+    Raises ConditionFailed: at 0 when its id is taken, else for what `also` has.
+    """
     pk = key(org, call.call_id)["pk"]
     revision = blobs.store(_table(), pk, "body", call.body)
-    n, _ = lists.allocate(org, now)
+    if n is None:
+        n, _ = lists.allocate(org, now)
     place = _place(org, n, call)
     lists.announce(org, call.leaf)
     item = {
@@ -171,8 +176,20 @@ def _replace(known: Row, call: Call, now: int) -> Row:
     return find(known.org, call.call_id)
 
 
+def numbered(org: str, now: int) -> tuple[int, int]:
+    """A call id nobody has used yet, for a call to be stored at once, and its number in the list.
+
+    Both come from one counter, which saves a write. Ids chosen by callers are stepped over.
+    """
+    for _ in range(_SPARE):
+        n, _ = lists.allocate(org, now)
+        if dynamo.get(_table(), key(org, FIRST_POSTED + n)) is None:
+            return FIRST_POSTED + n, n
+    raise Contended("no free call id was found")
+
+
 def assign(org: str) -> int:
-    """A call id nobody has used yet. Ids chosen by callers are stepped over."""
+    """A call id nobody has used yet, for a call that may come later. Ids chosen by callers are stepped over."""
     for _ in range(_SPARE):
         held = dynamo.update(_table(), {"pk": f"{org}#list", "sk": "ids"}, "ADD n :one", values={":one": 1})
         call_id = FIRST_ASSIGNED + int(held["n"])

@@ -44,8 +44,10 @@ def to_wire(value: Any) -> Item:
             return {"S": value}
         case bool():
             return {"BOOL": value}
-        case int() | Decimal():
+        case int():
             return {"N": str(value)}
+        case Decimal():
+            return {"N": f"{value:f}"}
         case float():
             return {"N": repr(value)}
         case None:

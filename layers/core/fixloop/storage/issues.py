@@ -1,11 +1,13 @@
-"""Issues, the traces linked to them, and the groups of reports they come from: the issues table."""
+"""Issues, the traces linked to them, and the groups of reports and app issues they come from: the issues table."""
 
 from __future__ import annotations
 
 import heapq
 import json
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
+from dataclasses import fields as fields_of
+from decimal import Decimal
 from typing import Any
 
 from fixloop.aws import client
@@ -17,7 +19,7 @@ from fixloop.storage.dynamo import Action, ConditionFailed, Contended, Item
 from fixloop.storage.lists import ORG, Filter, Lists, Place
 
 _ATTEMPTS = 10
-_AT_ONCE = 90  # links written in one transaction
+_AT_ONCE = 45  # links written in one transaction, each with the mark by which a trace finds its issues
 _RANK = 10**12  # trace counts are sorted together with row numbers below this
 
 
@@ -35,6 +37,10 @@ def key(org: str, issue_id: str) -> Item:
 
 def _link_key(org: str, issue_id: str, trace_id: str) -> Item:
     return {"pk": f"{org}#issue#{issue_id}", "sk": f"trace#{trace_id}"}
+
+
+def _mark_key(org: str, trace_id: str, kind: str, other_id: str) -> Item:
+    return {"pk": f"{org}#trace#{trace_id}", "sk": f"{kind}#{other_id}"}
 
 
 def place(org: str, issue: Issue) -> Place:
@@ -65,15 +71,17 @@ def add(org: str, issue: Issue, trace_ids: list[str], *also: Action) -> Issue:
     issue = issue.model_copy(update={"trace_count": len(trace_ids)})
     lists.announce(org, issue.leaf)
     links = [{**_link_key(org, issue.id, one), "linked_at": issue.created_at + at} for at, one in enumerate(trace_ids)]
-    early = [dynamo.put_action(_table(), link) for link in links[_AT_ONCE:]]
-    for start in range(0, len(early), _AT_ONCE):
-        dynamo.write(early[start : start + _AT_ONCE])
+    marks = [dynamo.put_action(_table(), _mark_key(org, one, "issue", issue.id)) for one in trace_ids]
+    puts = [dynamo.put_action(_table(), link) for link in links]
+    for start in range(_AT_ONCE, len(links), _AT_ONCE):
+        dynamo.write(puts[start : start + _AT_ONCE] + marks[start : start + _AT_ONCE])
     dynamo.write(
         [
             dynamo.put_action(
                 _table(), {**key(org, issue.id), **_fields(org, issue)}, condition="attribute_not_exists(pk)"
             ),
-            *(dynamo.put_action(_table(), link) for link in links[:_AT_ONCE]),
+            *puts[:_AT_ONCE],
+            *marks[:_AT_ONCE],
             *also,
         ]
     )
@@ -268,6 +276,7 @@ def _link_all(org: str, issue_id: str, trace_ids: list[str], now: int) -> None:
             dynamo.write(
                 [_linked(org, issue_id, one, now + start + at) for at, one in enumerate(some)]
                 + [_count(org, issue_id, len(some))]
+                + [dynamo.put_action(_table(), _mark_key(org, one, "issue", issue_id)) for one in some]
             )
         except ConditionFailed:
             for at, one in enumerate(some):
@@ -278,7 +287,11 @@ def _unlink_all(org: str, issue_id: str, trace_ids: list[str]) -> None:
     for start in range(0, len(trace_ids), _AT_ONCE):
         some = trace_ids[start : start + _AT_ONCE]
         try:
-            dynamo.write([_unlinked(org, issue_id, one) for one in some] + [_count(org, issue_id, -len(some))])
+            dynamo.write(
+                [_unlinked(org, issue_id, one) for one in some]
+                + [_count(org, issue_id, -len(some))]
+                + [_unmarked(org, issue_id, one) for one in some]
+            )
         except ConditionFailed:
             for one in some:
                 unlink(org, issue_id, one)
@@ -287,7 +300,8 @@ def _unlink_all(org: str, issue_id: str, trace_ids: list[str]) -> None:
 def link(org: str, issue_id: str, trace_id: str, now: int) -> bool:
     """Counts a trace on the issue, once. False when it was there already. Raises NotFound."""
     try:
-        dynamo.write([_linked(org, issue_id, trace_id, now), _count(org, issue_id, 1)])
+        mark = dynamo.put_action(_table(), _mark_key(org, trace_id, "issue", issue_id))
+        dynamo.write([_linked(org, issue_id, trace_id, now), _count(org, issue_id, 1), mark])
     except ConditionFailed as refused:
         if refused.failed(1):
             raise NotFound(f"Issue {issue_id} not found") from None
@@ -297,7 +311,9 @@ def link(org: str, issue_id: str, trace_id: str, now: int) -> bool:
 
 def unlink(org: str, issue_id: str, trace_id: str) -> None:
     try:
-        dynamo.write([_unlinked(org, issue_id, trace_id), _count(org, issue_id, -1)])
+        dynamo.write(
+            [_unlinked(org, issue_id, trace_id), _count(org, issue_id, -1), _unmarked(org, issue_id, trace_id)]
+        )
     except ConditionFailed:
         return
 
@@ -307,9 +323,30 @@ def _linked(org: str, issue_id: str, trace_id: str, at: int) -> Action:
     return dynamo.put_action(_table(), link, condition="attribute_not_exists(pk)")
 
 
+def _deleted(org: str, issue_id: str, trace_id: str) -> Action:
+    return {"Delete": {"TableName": _table(), "Key": dynamo.pack(_link_key(org, issue_id, trace_id))}}
+
+
 def _unlinked(org: str, issue_id: str, trace_id: str) -> Action:
-    key = dynamo.pack(_link_key(org, issue_id, trace_id))
-    return {"Delete": {"TableName": _table(), "Key": key, "ConditionExpression": "attribute_exists(pk)"}}
+    deleted = _deleted(org, issue_id, trace_id)
+    return {"Delete": {**deleted["Delete"], "ConditionExpression": "attribute_exists(pk)"}}
+
+
+def _unmarked(org: str, issue_id: str, trace_id: str) -> Action:
+    return {"Delete": {"TableName": _table(), "Key": dynamo.pack(_mark_key(org, trace_id, "issue", issue_id))}}
+
+
+def about_app_issue(org: str, trace_id: str, app_issue_id: str) -> None:
+    """Notes that an app issue is about a trace. Doing it again changes nothing."""
+    dynamo.put(_table(), _mark_key(org, trace_id, "app_issue", app_issue_id))
+
+
+def of_trace(org: str, trace_id: str, kind: str, limit: int) -> list[str]:
+    """Ids of the issues (`kind` is `issue`) that a trace is linked to, or the app issues (`app_issue`) about it."""
+    values = {":pk": f"{org}#trace#{trace_id}", ":kind": f"{kind}#"}
+    options = {"Limit": limit, "ConsistentRead": True}
+    rows = dynamo.query(_table(), "pk = :pk AND begins_with(sk, :kind)", values, **options)
+    return [row["sk"].partition("#")[2] for row in rows]
 
 
 def _count(org: str, issue_id: str, step: int) -> Action:
@@ -355,27 +392,30 @@ def remove(org: str, issue_id: str) -> Issue:
         except ConditionFailed:
             continue
         linked = trace_ids(org, issue_id)
-        left = [{"TableName": _table(), "Key": dynamo.pack(_link_key(org, issue_id, one))} for one in linked]
-        for start in range(0, len(left), _AT_ONCE):
-            dynamo.write([{"Delete": link} for link in left[start : start + _AT_ONCE]])
+        for start in range(0, len(linked), _AT_ONCE):
+            some = linked[start : start + _AT_ONCE]
+            dynamo.write([_deleted(org, issue_id, one) for one in some] + [_unmarked(org, issue_id, one) for one in some])
         return issue
     raise Contended(f"issue {issue_id} kept changing")
 
 
-# Groups: reports of one pattern on one agent
+# Groups: reports of one pattern, or app issues of one type, on one agent
 
 
 def _group_key(org: str, group: str) -> Item:
     return {"pk": f"{org}#group#{group}", "sk": "group"}
 
 
-def _member_key(org: str, group: str, report_id: int) -> Item:
-    return {"pk": f"{org}#group#{group}", "sk": f"member#{report_id:015d}"}
+def _member_key(org: str, group: str, member: str) -> Item:
+    return {"pk": f"{org}#group#{group}", "sk": f"member#{member}"}
 
 
 @dataclass(frozen=True)
 class Group:
-    """What a group has come to. Times in ms of its members' calls."""
+    """What a group has come to. Times in ms of its members' calls; `cost` is the sum of those that are known.
+
+    `bound` is the issue that its app issues were made part of, up to the one that joined last.
+    """
 
     issue_id: str | None = None
     why: str = ""
@@ -383,10 +423,14 @@ class Group:
     customers: int = 0
     first_seen: int | None = None
     last_seen: int | None = None
+    cost: Decimal | None = None
+    bound: str | None = None
 
 
 def group(org: str, name: str) -> Group:
-    held = dynamo.get(_table(), _group_key(org, name)) or {}
+    key = dynamo.pack(_group_key(org, name))
+    row = client("dynamodb").get_item(TableName=_table(), Key=key, ConsistentRead=True).get("Item", {})
+    held = dynamo.unpack(row)
     return Group(
         issue_id=held.get("issue"),
         why=held.get("why", ""),
@@ -394,25 +438,26 @@ def group(org: str, name: str) -> Group:
         customers=held.get("customers", 0),
         first_seen=held.get("first_seen"),
         last_seen=held.get("last_seen"),
+        cost=Decimal(row["cost"]["N"]) if "cost" in row else None,
+        bound=held.get("bound"),
     )
 
 
-def join(org: str, name: str, why: str, report_id: int, member: dict[str, Any], at: int, customer: str | None) -> bool:
-    """Makes a report a member of its group, once. `customer` is counted once per group.
+def join(org: str, name: str, why: str, key: str, member: dict[str, Any], at: int, customer: str | None) -> bool:
+    """Adds a member to its group under its `key`, once. `customer` is counted once per group.
 
     False for a member that is `taken` already: what came of it is not to be done again.
     """
-    key = _group_key(org, name)
     known = customer is None or dynamo.get(_table(), _customer_key(org, name, customer)) is not None
     for _ in range(_ATTEMPTS):
         joined = dynamo.put_action(
             _table(),
-            {**_member_key(org, name, report_id), "doc": json.dumps(member, ensure_ascii=False)},
+            {**_member_key(org, name, key), "doc": json.dumps(member, ensure_ascii=False)},
             condition="attribute_not_exists(pk)",
         )
         counted = dynamo.update_action(
             _table(),
-            key,
+            _group_key(org, name),
             "SET why = :why ADD members :one, customers :customers",
             values={":why": why, ":one": 1, ":customers": 0 if known else 1},
         )
@@ -432,14 +477,14 @@ def join(org: str, name: str, why: str, report_id: int, member: dict[str, Any], 
         break
     else:
         raise Contended(f"group {name} kept changing")
-    _widen(key, "first_seen", "first_seen > :at", at)
-    _widen(key, "last_seen", "last_seen < :at", at)
+    _widen(_group_key(org, name), "first_seen", "first_seen > :at", at)
+    _widen(_group_key(org, name), "last_seen", "last_seen < :at", at)
     return True
 
 
-def taken(org: str, name: str, report_id: int) -> None:
+def taken(org: str, name: str, key: str) -> None:
     """Notes that everything a member brings about has been done."""
-    dynamo.update(_table(), _member_key(org, name, report_id), "SET taken = :yes", values={":yes": True})
+    dynamo.update(_table(), _member_key(org, name, key), "SET taken = :yes", values={":yes": True})
 
 
 def _widen(key: Item, attribute: str, condition: str, at: int) -> None:
@@ -459,12 +504,56 @@ def _customer_key(org: str, name: str, customer: str) -> Item:
     return {"pk": f"{org}#group#{name}", "sk": f"customer#{customer}"}
 
 
-def members(org: str, name: str, limit: int) -> list[dict[str, Any]]:
-    """What the oldest members brought along, oldest first."""
+def count_cost(org: str, name: str, call_id: int, cost: Decimal) -> bool:
+    """Counts what a call cost in its group's sum, once, in place of what was counted for it before.
+
+    False when that was counted already.
+    """
+    key = {"pk": f"{org}#group#{name}", "sk": f"cost#{call_id}"}
+    for _ in range(_ATTEMPTS):
+        held = dynamo.get(_table(), key)
+        before = Decimal(held["cost"]) if held else Decimal(0)
+        if held and before == cost:
+            return False
+        row = dynamo.put_action(
+            _table(),
+            {**key, "cost": str(cost)},
+            condition="cost = :before" if held else "attribute_not_exists(pk)",
+            values={":before": held["cost"]} if held else {},
+        )
+        more = {":more": cost - before}
+        try:
+            dynamo.write([row, dynamo.update_action(_table(), _group_key(org, name), "ADD cost :more", values=more)])
+        except ConditionFailed:
+            continue
+        return True
+    raise Contended(f"the cost of call {call_id} kept changing")
+
+
+def members(org: str, name: str, limit: int, after: str = "") -> list[dict[str, Any]]:
+    """What the members behind the key `after` brought along, oldest first, at most `limit` of them."""
+    values = {":pk": _group_key(org, name)["pk"], ":after": f"member#{after}", ":last": "member#~"}
+    found: list[dict[str, Any]] = []
+    request: dict[str, Any] = {
+        "TableName": _table(),
+        "KeyConditionExpression": "pk = :pk AND sk BETWEEN :after AND :last",
+        "ExpressionAttributeValues": dynamo.pack(values),
+        "ConsistentRead": True,
+    }
+    while True:
+        answer = client("dynamodb").query(**request, Limit=limit + 1 - len(found))
+        items = map(dynamo.unpack, answer["Items"])
+        found += [json.loads(item["doc"]) for item in items if item["sk"] != f"member#{after}"]
+        if len(found) >= limit or "LastEvaluatedKey" not in answer:
+            return found[:limit]
+        request["ExclusiveStartKey"] = answer["LastEvaluatedKey"]
+
+
+def all_members(org: str, name: str) -> Iterator[dict[str, Any]]:
+    """What every member brought along, oldest first."""
     values = {":pk": _group_key(org, name)["pk"], ":member": "member#"}
-    options = {"ConsistentRead": True, "Limit": limit}
-    items = dynamo.query(_table(), "pk = :pk AND begins_with(sk, :member)", values, **options)
-    return [json.loads(item["doc"]) for item in items]
+    for item in dynamo.query(_table(), "pk = :pk AND begins_with(sk, :member)", values, ConsistentRead=True):
+        yield json.loads(item["doc"])
 
 
 def bind(org: str, name: str, issue_id: str, before: str | None) -> Action:
@@ -476,3 +565,53 @@ def bind(org: str, name: str, issue_id: str, before: str | None) -> Action:
         values={":issue": issue_id, **({":before": before} if before else {})},
         condition="issue = :before" if before else "attribute_not_exists(issue)",
     )
+
+
+def bound(org: str, name: str, issue_id: str) -> None:
+    """Notes that every app issue of a group has become part of its issue."""
+    dynamo.update(_table(), _group_key(org, name), "SET bound = :issue", values={":issue": issue_id})
+
+
+# What is left to resolve behind an applied fix
+
+
+@dataclass(frozen=True)
+class Resolving:
+    """How far the reports behind an applied fix are resolved: `after` is the key of the last member looked at."""
+
+    fix_id: str
+    issue_id: str
+    applied_at: int
+    after: str = ""
+    looked_at: int = 0
+    resolved: int = 0
+    more: bool = True
+
+
+def _resolving_key(org: str, fix_id: str, applied_at: int) -> Item:
+    return {"pk": f"{org}#fix#{fix_id}#{applied_at}", "sk": "resolving"}
+
+
+def resolving_of(item: Item) -> Resolving:
+    """The progress in a stored item, also in one that came through the table's stream."""
+    return Resolving(**{one.name: item[one.name] for one in fields_of(Resolving)})
+
+
+def resolving(org: str, fix_id: str, applied_at: int) -> Resolving | None:
+    item = dynamo.get(_table(), _resolving_key(org, fix_id, applied_at))
+    return resolving_of(item) if item else None
+
+
+def resolved(org: str, before: Resolving | None, made: Resolving) -> bool:
+    """Notes progress; False when another run has come further than `before`."""
+    item = {**_resolving_key(org, made.fix_id, made.applied_at), **asdict(made)}
+    try:
+        dynamo.put(
+            _table(),
+            item,
+            condition="looked_at = :before" if before else "attribute_not_exists(pk)",
+            values={":before": before.looked_at} if before else {},
+        )
+    except ConditionFailed:
+        return False
+    return True

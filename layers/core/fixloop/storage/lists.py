@@ -28,6 +28,7 @@ _ATTEMPTS = 10
 _CALM = 4  # times a page is read at most for one that no row moved under
 _TOGETHER = 99  # cells set in one transaction, beside the mark
 _SLACK = 24  # rows read ahead over all leaves, in the hope that one round is enough
+_EVEN = 4  # rows looked at where they would be if they had come evenly, before halving
 _PER_LEAF = 30  # so many numbers of the index of all rows cost no more to pass over than one leaf costs to ask
 _END = 10**15
 ORG = "o"
@@ -69,7 +70,7 @@ class Segment:
     """A run of numbers with its rows per wanted leaf, None where they are not known. `parent` is the super it is.
 
     `exact` says that all its rows are inside the filter's times, so that they can be counted without being looked at;
-    otherwise `counts` says only how many there can be.
+    otherwise `counts` says only how many there can be. `times` are the earliest and the latest of its rows, if known.
     """
 
     low: int
@@ -77,6 +78,7 @@ class Segment:
     counts: dict[str, int] | None
     parent: int | None = None
     exact: bool = True
+    times: tuple[int, int] | None = None
 
     @property
     def count(self) -> int | None:
@@ -539,24 +541,40 @@ class _Reader:
         """A segment not wholly inside the filter's times, cut to them if its rows are numbered in order of time."""
         if segment.exact or self._lists.row_key is None:
             return segment
-        low, high = segment.low, min(segment.high, self._lists.newest(self._org))
+        low = segment.low
+        high = segment.high if segment.high < _END else self._lists.newest(self._org)
         if self._wanted.since is not None:
-            low = self._first_from(low, high, self._wanted.since)
+            low = self._first_from(low, high, self._wanted.since, segment.times)
         if self._wanted.until is not None:
-            high = self._first_from(low, high, self._wanted.until + 1) - 1
+            high = self._first_from(low, high, self._wanted.until + 1, segment.times) - 1
         whole = (low, high) == (segment.low, segment.high)
         return Segment(low, high, segment.counts, exact=whole or segment.counts is None)
 
-    def _first_from(self, low: int, high: int, t: int) -> int:
-        """The first number from `low` on whose row is not before `t`, or `high` + 1. Reads a few rows by their keys."""
-        probe = low
+    def _first_from(self, low: int, high: int, t: int, times: tuple[int, int] | None) -> int:
+        """The first number from `low` on whose row is not before `t`, or `high` + 1. Reads a few rows by their keys.
+
+        Where the `times` of the first and the last row are known, it looks where `t` would be if rows came evenly:
+        that takes half as many as halving, which is the way out when they did not come so.
+        """
+        if times and times[0] >= t:
+            return low
+        if times and times[1] < t:
+            return high + 1
+        below, above = (low, times[0] if times else t), (high, times[1] if times else t)
+        even = _EVEN if times else 1
         while low <= high:
+            probe = (low + high) // 2
+            if even:
+                share = (t - below[1]) / max(above[1] - below[1], 1)
+                probe = min(max(below[0] + round(share * (above[0] - below[0])), low), high)
+                even -= 1
             found = self._row_at(probe, high)
             if found is None or found["t"] >= t:
                 high = probe - 1
+                above = (found["n"], found["t"]) if found else above
             else:
                 low = found["n"] + 1
-            probe = (low + high) // 2
+                below = (found["n"], found["t"])
         return low
 
     def _row_at(self, number: int, high: int) -> Item | None:
@@ -601,7 +619,9 @@ class _Reader:
             within = self._within(times.get(number, {}))
             counts = self._counts(cells.get(number, {}))
             if counts and within is not False:
-                yield Segment(number * size + 1, (number + 1) * size, counts, exact=bool(within))
+                bounds = times.get(number, {})
+                known = (bounds["<"], bounds[">"]) if "<" in bounds else None
+                yield Segment(number * size + 1, (number + 1) * size, counts, exact=bool(within), times=known)
 
     def _cells(self, scope: str, level: str, item: int | None = None) -> dict[int, dict[str, int]]:
         asked = (scope, level, item)

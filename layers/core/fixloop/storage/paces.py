@@ -27,6 +27,8 @@ TOGETHER = 10.0
 """Seconds within which workers that start share the careful start."""
 ALONE = 5.0
 """Seconds that a worker keeps its own pace after the table could not be reached."""
+AHEAD = 0.1
+"""Seconds before the end of a pause that the first numbers after it are taken."""
 _WATCHED = 4096
 _PATIENCE = 1.0
 _NAMES = tuple(field.name for field in fields(Budget))
@@ -204,7 +206,9 @@ class Pace:
         self._waiting = self._flying = self._order = 0
         self._sent: dict[int, float] = {}  # the last calls that were not refused: order and time
         self._refusal: _Call | None = None
+        self._counted: set[int] = set()  # the calls that were accepted before the first refusal, as far as is known
         self._later_accepted = self._later_refused = 0
+        self._first_accepted, self._mixed = 0, False
 
     def take(self, deadline: float) -> bool:
         """Waits until this thread may make one call; False when that is not before `deadline`."""
@@ -220,13 +224,15 @@ class Pace:
                     if left <= 0 or at - now >= left:
                         self._give_back(number)
                         return False
-                    if self._stale(now) and not self._reading:
+                    if number is None and self._budget.limited:
+                        at -= AHEAD
+                    if self._stale(now, 2 * LEASE if number else LEASE) and not self._reading:
                         self._hear(now)
                     elif self._heard is None:
                         self._free.wait(min(left, _PATIENCE))
                     elif at > now:
                         self._rest(at - now)
-                    elif self._flying >= (self._concurrency if self._budget.limited else self._ramp.allowed):
+                    elif self._full(now):
                         self._give_back(number)
                         number = None
                         self._free.wait(min(left, _PATIENCE))
@@ -246,11 +252,16 @@ class Pace:
         with self._free:
             call = self._over()
             self._ramp.answered()
-            if call and self._after_refusal(call):
+            if call is None:
+                return
+            over = self._budget.probing and call.epoch == self._budget.epoch
+            if self._after_refusal(call):
                 self._later_accepted += 1
-                if self._later_accepted >= 3 and self._later_accepted > 2 * self._later_refused:
-                    self._refusal = None
-                    self._change(self._budget, pacing.restored(self._budget))
+                self._first_accepted = min(self._first_accepted, call.order)
+                over = over or (self._mixed and self._later_accepted > max(2, 2 * self._later_refused))
+            if over:
+                self._refusal = None
+                self._change(self._budget, pacing.restored(self._budget, self._wall()))
 
     def failed(self) -> None:
         """The call failed or was not answered in time (5xx): fewer at once until it answers again."""
@@ -267,11 +278,13 @@ class Pace:
             self._sent.pop(call.order, None)
             if self._after_refusal(call):
                 self._later_refused += 1
+                self._mixed = self._mixed or call.order > self._first_accepted
             for _ in range(3):
                 seen = self._budget
                 if call.sent < seen.paused:
                     break
                 self._refusal, self._later_accepted, self._later_refused = call, 0, 0
+                self._first_accepted, self._mixed = call.order + _WATCHED, False
                 if seen.limited:
                     number = call.number if call.epoch == seen.epoch else None
                     new = pacing.lowered(seen, number, call.sent, now, retry_after)
@@ -279,6 +292,9 @@ class Pace:
                     new = pacing.limited(seen, self._accepted(call.sent, call.order), call.sent, now, retry_after)
                 if self._change(seen, new):
                     break
+            if call.order in self._counted:
+                self._counted.remove(call.order)
+                self._contribute(-1)
             if retry_after and now + retry_after > self._budget.paused:
                 self._postpone(now + retry_after)
 
@@ -303,6 +319,14 @@ class Pace:
             self._flying -= 1
             self._free.notify(2)
         return call
+
+    def _full(self, now: float) -> bool:
+        """Whether as many calls are under way as may be."""
+        if self._budget.limited:
+            return self._flying >= self._concurrency
+        if self._flying >= self._ramp.allowed:
+            self._ramp.waited(now)
+        return self._flying >= self._ramp.allowed
 
     def _rest(self, seconds: float) -> None:
         self._free.release()
@@ -335,8 +359,15 @@ class Pace:
         return first is not None and call.order > first.order and call.sent < self._budget.paused
 
     def _accepted(self, refused: float, order: int) -> int:
-        """How many calls were accepted in the second before one that was not; those under way count."""
-        return sum(refused - 1 < sent <= refused and own < order for own, sent in self._sent.items())
+        """How many calls were accepted in the second before one that was not; those under way count till they end."""
+        self._counted = {own for own, sent in self._sent.items() if refused - 1 < sent <= refused and own < order}
+        return len(self._counted)
+
+    def _contribute(self, accepted: int) -> None:
+        budget = self._budget
+        if not budget.before and not budget.taken:
+            with suppress(Changed):
+                self._budget = self._ask(lambda: self._shared.contribute(budget, accepted)) or budget
 
     def _ask(self, question: Callable[[], T]) -> T | None:
         """What the table says. None when it cannot be reached; then this worker keeps its own pace for a while."""
@@ -352,8 +383,8 @@ class Pace:
         finally:
             self._free.acquire()
 
-    def _stale(self, now: float) -> bool:
-        return self._heard is None or (now - self._heard > LEASE and now >= self._alone_until)
+    def _stale(self, now: float, age: float) -> bool:
+        return self._heard is None or (now - self._heard > age and now >= self._alone_until)
 
     def _hear(self, now: float) -> None:
         """Learns what the budget is by now."""
@@ -383,8 +414,7 @@ class Pace:
             own = self._refusal
             accepted = self._accepted(own.sent, own.order) if own else self._accepted(budget.refused, self._order + 1)
             if accepted:
-                with suppress(Changed):
-                    self._budget = self._ask(lambda: self._shared.contribute(budget, accepted)) or budget
+                self._contribute(accepted)
 
     def _change(self, seen: Budget, new: Budget) -> bool:
         """Goes by `new` at once and tells the others; False when they had changed the budget first."""
