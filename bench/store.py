@@ -141,6 +141,10 @@ class _Index:
         own = _bare(entry[self.range])
         return own if not self.name else (own, *(_bare(entry[name]) for name in self.base))
 
+    def own(self, place: Any) -> Any:
+        """The range key alone."""
+        return place[0] if self.name else place
+
 
 def _bare(wire: Wire) -> Any:
     ((kind, value),) = wire.items()
@@ -291,13 +295,10 @@ class Store:
         ranges = found.ranges
         if operation == "between":
             low, high = bounds
-            if index.name:
-                start, stop = bisect_left(ranges, (low,)), bisect_left(ranges, (high + 1,))
-            else:
-                start, stop = bisect_left(ranges, low), bisect_right(ranges, high)
+            start, stop = bisect_left(ranges, low, key=index.own), bisect_right(ranges, high, key=index.own)
             return ranges[start:stop], found.items
         if operation == "begins_with":
-            return [place for place in ranges if place.startswith(bounds[0])], found.items
+            return [place for place in ranges if index.own(place).startswith(bounds[0])], found.items
         return list(ranges), found.items
 
     # Writes

@@ -90,8 +90,8 @@ def measure() -> list[dict[str, Any]]:
         note("PUT /v1/calls/{id}, 21 turns", meter, "calls")
         found[-1]["body"] = bodies
         with store.metered() as meter:
-            call_id = calls.assign(ORG)
-            calls.insert(ORG, received(call_id, given, NOW), NOW)
+            call_id, n = calls.numbered(ORG, NOW)
+            calls.insert(ORG, received(call_id, given, NOW), NOW, n=n)
         note("POST /v1/calls, 21 turns", meter, "calls")
         found[-1]["body"] = bodies
         with store.metered() as meter:

@@ -15,21 +15,32 @@ import executions
 from better_moto import better_moto
 from cloud import Client, Cloud
 
+_clouds: list[Cloud] = []
+
 
 @pytest.fixture(scope="session")
 def cloud() -> Iterator[Cloud]:
     """The template in moto, one for the whole session: tests keep apart by their organisations."""
     with mock_aws(config={"stepfunctions": {"execute_state_machine": True}}), better_moto():
         made = Cloud().build()
+        _clouds.append(made)
         with executions.run_by(made.invoke):
             yield made
+        _clouds.remove(made)
 
 
-@pytest.fixture(autouse=True)
-def _forgetful(request: pytest.FixtureRequest) -> None:
-    """What other tests left undelivered does not come to this one, which would pay for it and be told its failures."""
-    if "cloud" in request.fixturenames:
-        request.getfixturevalue("cloud").forget()
+def pytest_itemcollected(item: pytest.Item) -> None:
+    if item.get_closest_marker("deployed") and item.path.parent.name not in ("deployed", "local"):
+        raise pytest.UsageError(
+            f"{item.path} is deployed, and `make test` runs such tests of tests/deployed and tests/local"
+        )
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_runtest_setup() -> None:
+    """What other tests left undelivered does not come to the next, which would pay for it and be told its failures."""
+    for made in _clouds:
+        made.forget()
 
 
 @pytest.fixture

@@ -10,6 +10,7 @@ import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from datetime import UTC, datetime
+from enum import StrEnum
 from typing import Annotated, Any
 
 import typer
@@ -19,7 +20,7 @@ from rich.table import Table
 
 from fixloop import aws
 from fixloop.errors import FixloopError
-from fixloop.identity import DEFAULT_LIMIT, Principal, Scope, User
+from fixloop.identity import DEFAULT_LIMIT, OrgSettings, Principal, Scope, User
 from fixloop.settings import settings
 from fixloop.storage import platform
 from fixloop_cli.build import Failed
@@ -35,6 +36,13 @@ dead_letters = typer.Typer(help="Events that no consumer could take.", no_args_i
 COMMANDS = {"orgs": orgs, "keys": keys, "dead-letters": dead_letters}
 
 Org = Annotated[str, typer.Option("--org", help="The organisation's id, org_…")]
+
+
+class Switch(StrEnum):
+    """How a setting is switched on a command line."""
+
+    ON = "on"
+    OFF = "off"
 
 
 @contextmanager
@@ -119,6 +127,47 @@ def create_org(context: typer.Context, name: Annotated[str, typer.Argument(help=
     console.print(org_id)
 
 
+@orgs.command("set")
+def set_org(
+    context: typer.Context,
+    org: Annotated[str, typer.Argument(help="The organisation's id, org_…")],
+    triage: Annotated[
+        Switch | None, typer.Option(help="Whether a triage issue is opened for each issue and each critical report.")
+    ] = None,
+    grouping_threshold: Annotated[
+        int | None, typer.Option(min=0, help="So many reports alike open an issue; 0 for the stack's own number.")
+    ] = None,
+) -> None:
+    """Change what is named of an organisation's settings; running functions take it up within a minute."""
+    changes: dict[str, Any] = {}
+    if triage is not None:
+        changes["triage"] = triage is Switch.ON
+    if grouping_threshold is not None:
+        changes["grouping_threshold"] = grouping_threshold or None
+    if not changes:
+        raise Failed("Nothing to set: name --triage or --grouping-threshold.")
+    with working(context):
+        chosen = platform.change_org(org, changes)
+    show_settings(chosen)
+
+
+@orgs.command("show")
+def show_org(context: typer.Context, org: Annotated[str, typer.Argument(help="The organisation's id, org_…")]) -> None:
+    """Show an organisation's name and settings."""
+    with working(context):
+        held = platform.org(org)
+        if held is None:
+            raise Failed(f"There is no organisation {org}. Make one: fixloop orgs create NAME")
+        chosen = platform.org_settings(org, now())
+    console.print(f"[bold]{escape(held['name'])}[/] {org}, since {date(held['created_at'])}")
+    show_settings(chosen)
+
+
+def show_settings(chosen: OrgSettings) -> None:
+    console.print(f"triage: {'on' if chosen.triage else 'off'}")
+    console.print(f"grouping threshold: {chosen.grouping_threshold or 'the parameter GroupingThreshold'}")
+
+
 @keys.command("create")
 def create_key(
     context: typer.Context,
@@ -126,6 +175,9 @@ def create_key(
     scope: Annotated[Scope, typer.Option(help="read, write (includes read) or admin (includes both).")] = Scope.WRITE,
     name: Annotated[str, typer.Option(help="The user's name.")] = "",
     email: Annotated[str, typer.Option(help="The user's e-mail.")] = "",
+    role: Annotated[
+        list[str] | None, typer.Option(help="A role of the user's, such as AppAdmin or AppUser; may be said again.")
+    ] = None,
     user_id: Annotated[int | None, typer.Option(help="An existing user's id; a new one if left out.")] = None,
     limit: Annotated[int, typer.Option(min=1, help="Requests per minute.")] = DEFAULT_LIMIT,
     expires: Annotated[
@@ -137,12 +189,16 @@ def create_key(
     """Make a key and show it, this once."""
     if not re.fullmatch(r"\w{0,20}", prefix):
         raise Failed("A prefix has at most 20 letters, digits and underscores.")
+    for one in role or []:
+        if not re.fullmatch(r"\w{1,64}", one):
+            raise Failed("A role has 1 to 64 letters, digits and underscores.")
+    roles = {"roles": list(dict.fromkeys(role))} if role else {}
     until = expiry(expires) if expires else None
     with working(context):
         held = platform.org(org)
         if held is None:
             raise Failed(f"There is no organisation {org}. Make one: fixloop orgs create NAME")
-        user = User(id=user_id or held["members"] + 1, name=name, email=email, created_at=now())
+        user = User(id=user_id or held["members"] + 1, name=name, email=email, created_at=now(), **roles)
         secret, principal = platform.create_key(
             org, now(), user=user, scope=scope, limit=limit, expires_at=until, prefix=prefix, label=label
         )

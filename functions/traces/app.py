@@ -4,11 +4,11 @@ from fixloop import boot  # isort: skip
 import secrets
 import zlib
 
-from fixloop.errors import Invalid, TooLarge
+from fixloop.errors import Invalid, TooLarge, Unavailable
 from fixloop.http import AlreadyAnswered, Api, Reply, Request, parsed
 from fixloop.otlp import Export, Exported, decoded, read
 from fixloop.storage import traces as store
-from fixloop.storage.dynamo import ConditionFailed
+from fixloop.storage.dynamo import ConditionFailed, Contended
 from fixloop.storage.lists import ORG, Filter
 from fixloop.thinkhive import Many, One, identifier, many, one
 from fixloop.traces import (
@@ -63,14 +63,19 @@ def get_trace(request: Request, trace_id: str) -> Reply:
     "/v1/traces",
     body=Export,
     answers={200: Exported},
+    errors=(Unavailable,),
     media=("application/json", "application/x-protobuf"),
 )
 def export_traces(request: Request) -> Reply:
     """An `ExportTraceServiceRequest`, JSON or protobuf by its content type, plain or gzip."""
     content = _inflated(request)
     protobuf = "protobuf" in request.headers.get("content-type", "")
-    for trace in read(decoded(content) if protobuf else parsed(_text(content))):
-        store.gather(request.org, id_of_otlp(request.org, trace.trace_id), trace.agent, trace.spans, request.now)
+    found = read(decoded(content) if protobuf else parsed(_text(content)))
+    try:
+        for trace in found:
+            store.gather(request.org, id_of_otlp(request.org, trace.trace_id), trace.agent, trace.spans, request.now)
+    except Contended:  # exporters send a batch again after a 503, and give it up after a 409
+        raise Unavailable("Too many batches of one trace at once. Send this one again.") from None
     if protobuf:
         return Reply(200, None, {"Content-Type": "application/x-protobuf"})
     return Reply(200, {"partialSuccess": {}})

@@ -1,4 +1,4 @@
-"""Fills the layer of third-party packages: installs them, cuts botocore's data to what we call, compiles bytecode.
+"""Fills the layer of third-party packages: installs them, cuts away what an import need not load, compiles bytecode.
 
     python build.py ARTIFACTS_DIR
 
@@ -11,6 +11,7 @@ FIXLOOP_LAYER_CACHE    a folder for finished layers; the same requirements are n
 
 from __future__ import annotations
 
+import ast
 import gzip
 import hashlib
 import json
@@ -24,6 +25,7 @@ from typing import Any
 
 HERE = Path(__file__).resolve().parent
 REQUIREMENTS = HERE / "requirements.txt"
+PRECOMPILE = HERE / "precompile.py"
 
 # The services we call, by the name of their folder in botocore. The DynamoDB model, which every function loads, is
 # cut to the operations on items as well; None keeps all operations.
@@ -53,6 +55,47 @@ SERVICES: dict[str, frozenset[str] | None] = {
 ENDPOINT_PREFIXES = frozenset({"bedrock-runtime", "dynamodb", "events", "s3", "secretsmanager", "sqs", "states"})
 WHOLE_FILES = frozenset({"_retry.json", "endpoints.json", "partitions.json", "sdk-default-configuration.json"})
 KEPT_MODELS = ("endpoint-rule-set-1", "paginators-1", "paginators-1.sdk-extras", "service-2", "service-2.sdk-extras")
+# Packages that only gather names from their modules. What they gather is loaded when it is asked for: Powertools'
+# router would bring everything for AppSync, Bedrock and asyncio along, and a class for each of AWS's events.
+GATHERING = (
+    "aws_lambda_powertools",
+    "aws_lambda_powertools/event_handler",
+    "aws_lambda_powertools/event_handler/openapi",
+    "aws_lambda_powertools/utilities/data_classes",
+)
+# In place of what would write the documentation of each method from the model's prose, which is cut.
+NO_DOCUMENTATION = '''"""Methods of clients have no documentation here."""
+
+
+class ClientMethodDocstring(str):
+    def __new__(cls, *_, **__):
+        return super().__new__(cls)
+
+
+PaginatorDocstring = WaiterDocstring = ClientMethodDocstring
+'''
+# In place of what would look for plugins in the metadata of every package.
+NO_PLUGINS = '''"""There are no plugins here."""
+
+
+def get_plugins():
+    return ()
+'''
+GATHERED_LATER = """
+
+_LATER = {later}
+
+
+def __getattr__(name):
+    if name not in _LATER:
+        raise AttributeError(f"module {{__name__!r}} has no attribute {{name!r}}")
+    import importlib
+
+    module, attribute = _LATER[name]
+    value = globals()[name] = getattr(importlib.import_module(module, __name__), attribute)
+    return value
+"""
+LINUX = {"arm64": "aarch64", "x86_64": "x86_64"}
 INSTALLERS_NOTES = ("INSTALLER", "RECORD", "REQUESTED", "direct_url.json", "uv_cache.json")
 
 
@@ -75,7 +118,7 @@ def main() -> None:
 
 def cache_key() -> str:
     """Everything that decides what the layer holds."""
-    seen = hashlib.sha256(REQUIREMENTS.read_bytes() + Path(__file__).read_bytes())
+    seen = hashlib.sha256(REQUIREMENTS.read_bytes() + Path(__file__).read_bytes() + PRECOMPILE.read_bytes())
     seen.update(f"{sys.version}|{architecture() or sys.platform}".encode())
     return seen.hexdigest()[:24]
 
@@ -87,44 +130,56 @@ def architecture() -> str:
 
 def build(target: Path) -> None:
     target.mkdir(parents=True, exist_ok=True)
-    install(target)
+    install(target, architecture())
+    make_lean(target)
+    if architecture():
+        with tempfile.TemporaryDirectory() as scratch:  # the same packages, for the machine that builds
+            install(Path(scratch), "")
+            make_lean(Path(scratch))
+            precompile(Path(scratch), target)
+    else:
+        precompile(target, target)
+
+
+def make_lean(target: Path) -> None:
+    """Everything but what needs the packages to be imported."""
     tidy(target)
-    cut_botocore(target / "botocore" / "data")
+    cut_botocore(target / "botocore")
+    (target / "pydantic" / "plugin" / "_loader.py").write_text(NO_PLUGINS)
+    for package in GATHERING:
+        gather_later(target / package / "__init__.py")
     compile_bytecode(target)
 
 
-def install(target: Path) -> None:
+def install(target: Path, machine: str) -> None:
     wanted = ["--require-hashes", "--no-deps", "-r", str(REQUIREMENTS), "--target", str(target)]
     uv = os.environ.get("FIXLOOP_UV") or shutil.which("uv")
     if uv:
         command = [uv, "pip", "install", "--quiet", "--python", sys.executable, "--link-mode", "copy"]
-        if subprocess.run([*command, *uv_platform(), *wanted]).returncode == 0:
+        if subprocess.run([*command, *uv_platform(machine), *wanted]).returncode == 0:
             return
         sys.stderr.write("uv failed, trying pip\n")
     pip = os.environ.get("FIXLOOP_PIP_PYTHON") or sys.executable
     command = [pip, "-m", "pip", "install", "--quiet", "--disable-pip-version-check", "--no-compile"]
-    subprocess.run([*command, *pip_platform(), *wanted], check=True)
+    subprocess.run([*command, *pip_platform(machine), *wanted], check=True)
 
 
-def uv_platform() -> list[str]:
-    if not architecture():
+def uv_platform(machine: str) -> list[str]:
+    if not machine:
         return []
-    machine = {"arm64": "aarch64", "x86_64": "x86_64"}[architecture()]
     return [
         "--only-binary",
         ":all:",
         "--python-version",
         python_version(),
         "--python-platform",
-        f"{machine}-manylinux2014",
+        f"{LINUX[machine]}-manylinux2014",
     ]
 
 
-def pip_platform() -> list[str]:
-    if not architecture():
-        return ["--only-binary", ":all:", "--python-version", python_version()]
-    machine = {"arm64": "aarch64", "x86_64": "x86_64"}[architecture()]
-    return ["--only-binary", ":all:", "--python-version", python_version(), "--platform", f"manylinux2014_{machine}"]
+def pip_platform(machine: str) -> list[str]:
+    wanted = ["--only-binary", ":all:", "--python-version", python_version()]
+    return [*wanted, "--platform", f"manylinux2014_{LINUX[machine]}"] if machine else wanted
 
 
 def python_version() -> str:
@@ -144,12 +199,18 @@ def tidy(target: Path) -> None:
         stub.unlink()
 
 
-def cut_botocore(data: Path) -> None:
-    """Keep the models of our services and the files all services share.
+def cut_botocore(botocore: Path) -> None:
+    """Keep the models of our services and the files all services share; leave methods without documentation.
 
     With only these, finding a service lists seven folders instead of more than four hundred, and loading the
     DynamoDB model reads a twentieth of it. Every region and partition keeps working.
     """
+    cut_data(botocore / "data")
+    for module in ("docs/__init__.py", "docs/docstring.py"):
+        (botocore / module).write_text(NO_DOCUMENTATION)
+
+
+def cut_data(data: Path) -> None:
     for entry in data.iterdir():
         if entry.is_dir() and entry.name not in SERVICES:
             shutil.rmtree(entry)
@@ -247,6 +308,37 @@ def cut_endpoints(file: Path) -> None:
         services = partition["services"]
         partition["services"] = {name: services[name] for name in services if name in ENDPOINT_PREFIXES}
     write_plain(file, endpoints)
+
+
+def gather_later(package: Path) -> None:
+    """Names that a package takes from its modules and does not use itself are loaded when they are first asked for.
+
+    A name that is also its module's stays as it is: whoever imports the module first would put that in its place.
+    """
+    tree = ast.parse(package.read_text())
+    used = {node.id for node in ast.walk(tree) if isinstance(node, ast.Name)}
+    later: dict[str, tuple[str, str]] = {}
+    kept: list[ast.stmt] = []
+    for node in tree.body:
+        if isinstance(node, ast.ImportFrom) and (
+            node.level or (node.module or "").startswith("aws_lambda_powertools.")
+        ):
+            module = "." * node.level + (node.module or "")
+            moved = [name for name in node.names if not {name.name, name.asname} & {*used, module.rpartition(".")[2]}]
+            later |= {name.asname or name.name: (module, name.name) for name in moved}
+            node.names = [name for name in node.names if name not in moved]
+            if not node.names:
+                continue
+        kept.append(node)
+    tree.body = kept
+    package.write_text(ast.unparse(tree) + GATHERED_LATER.format(later=later))
+
+
+def precompile(packages: Path, target: Path) -> None:
+    """What Python compiles from text when it imports `packages`, into `target`, beside the bytecode."""
+    file = target / f"compiled.{sys.implementation.cache_tag}"
+    command = [sys.executable, "-S", "-B", str(PRECOMPILE), str(packages), str(file)]
+    subprocess.run(command, check=True, env={"PYTHONHASHSEED": "0", "PATH": os.environ.get("PATH", "")})
 
 
 def compile_bytecode(target: Path) -> None:

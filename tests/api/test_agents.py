@@ -158,7 +158,7 @@ def test_an_agent_is_found_by_its_number_too(caller: Client) -> None:
     assert made(caller, number=12)["id"] != agent["id"]
 
 
-def test_the_number_of_an_agent_is_the_agent_id_of_its_calls(cloud: Cloud, caller: Client, quiet: None) -> None:
+def test_the_number_of_an_agent_is_the_agent_id_of_its_calls(cloud: Cloud, caller: Client) -> None:
     agent = made(caller, number=12, name="Aurora")
     for number in (12, 13):
         call = {
@@ -177,9 +177,7 @@ def test_the_number_of_an_agent_is_the_agent_id_of_its_calls(cloud: Cloud, calle
     assert caller.get("/api/traces", agentId="agent_13").json()["pagination"]["total"] == 1
 
 
-def test_an_agent_that_calls_bring_back_goes_on_counting_its_versions(
-    cloud: Cloud, caller: Client, quiet: None
-) -> None:
+def test_an_agent_that_calls_bring_back_goes_on_counting_its_versions(cloud: Cloud, caller: Client) -> None:
     def call(call_id: int) -> None:
         turns = [{"role": "user", "content": "Hi"}, {"role": "assistant", "content": "Hello"}]
         caller.put(f"/v1/calls/{call_id}", {"agent_id": 5, "prompt_snapshot": "Be kind.", "transcripts": turns})
@@ -198,9 +196,7 @@ def test_an_agent_that_calls_bring_back_goes_on_counting_its_versions(
     ]
 
 
-def test_a_call_whose_prompt_no_agent_can_have_is_recorded_all_the_same(
-    cloud: Cloud, caller: Client, quiet: None
-) -> None:
+def test_a_call_whose_prompt_no_agent_can_have_is_recorded_all_the_same(cloud: Cloud, caller: Client) -> None:
     prompt, failed = "wörd " * 45_000, len(cloud.failures)
     turns = [{"role": "user", "content": "Hi"}, {"role": "assistant", "content": "Hello"}]
     assert caller.put("/v1/calls/1", {"agent_id": 6, "prompt_snapshot": prompt, "transcripts": turns}).status == 201

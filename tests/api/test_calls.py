@@ -33,7 +33,7 @@ def test_a_call_is_created_once_and_found_under_its_id(caller: Client) -> None:
     assert caller.get("/v1/calls/5").json() == first.json()
 
 
-def test_the_same_content_again_changes_nothing_and_says_nothing(cloud: Cloud, quiet: None, caller: Client) -> None:
+def test_the_same_content_again_changes_nothing_and_says_nothing(cloud: Cloud, caller: Client) -> None:
     body = {"product": "support", "transcripts": [LINE], "duration_seconds": 9.5}
     first = caller.put("/v1/calls/5", body)
     cloud.settle()
@@ -50,7 +50,7 @@ GRADED = {"grade_score", "grade_status", "grade_updated_at", "issue_count", "cri
 GRADED |= {"call_outcome", "goal_achievement", "goal_reasoning"}
 
 
-def test_changed_content_replaces_the_call_and_is_graded_anew(cloud: Cloud, quiet: None, caller: Client) -> None:
+def test_changed_content_replaces_the_call_and_is_graded_anew(cloud: Cloud, caller: Client) -> None:
     caller.put("/v1/calls/5", {"transcripts": [LINE]})
     cloud.settle()
     first = caller.get("/v1/calls/5/grade").json()
@@ -84,7 +84,7 @@ def test_a_body_stored_anew_outlives_the_removal_of_the_old_one(caller: Client) 
         blobs.load(table, f"{caller.org}#call#1", name)
 
 
-def test_a_call_in_progress_is_graded_when_it_has_ended(cloud: Cloud, quiet: None, caller: Client) -> None:
+def test_a_call_in_progress_is_graded_when_it_has_ended(cloud: Cloud, caller: Client) -> None:
     caller.put("/v1/calls/5", {"status": "in_progress", "transcripts": [LINE]})
     cloud.settle()
     assert caller.get("/v1/calls/5/grade").status == 404
@@ -155,9 +155,7 @@ def test_the_history_has_the_events_in_their_place_by_time(caller: Client) -> No
 @pytest.mark.parametrize(
     "content", [noise(900_000), "The same again. " * 60_000], ids=["incompressible", "compressible"]
 )
-def test_a_transcript_too_large_for_an_item_is_kept_whole(
-    cloud: Cloud, quiet: None, caller: Client, content: str
-) -> None:
+def test_a_transcript_too_large_for_an_item_is_kept_whole(cloud: Cloud, caller: Client, content: str) -> None:
     rows = [
         {"role": "user", "content": content, "start_ms": 0},
         {"role": "assistant", "content": "Yes.", "start_ms": 9000},

@@ -104,7 +104,7 @@ def test_the_call_shows_its_grade(caller: Client, talked: str) -> None:
         assert call[key] == grade[key]
 
 
-def test_the_issues_of_a_demanded_grade_are_filed_too(cloud: Cloud, quiet: None, caller: Client, talked: str) -> None:
+def test_the_issues_of_a_demanded_grade_are_filed_too(cloud: Cloud, caller: Client, talked: str) -> None:
     found = {issue["ref"] for issue in caller.post(talked).json()["detected_issues"]}
     assert found
     cloud.settle()
@@ -141,9 +141,7 @@ def test_reading_a_grade_needs_a_read_key_and_making_one_a_write_key(cloud: Clou
     assert reader.get(talked).status == 200
 
 
-def test_a_grade_made_elsewhere_is_shown_like_our_own(
-    cloud: Cloud, quiet: None, caller: Client, called: Callable[..., int]
-) -> None:
+def test_a_grade_made_elsewhere_is_shown_like_our_own(cloud: Cloud, caller: Client, called: Callable[..., int]) -> None:
     called(5, status="in_progress")
     grade = {
         "score": 0.4,

@@ -251,7 +251,7 @@ def test_many_reports_change_at_once(reported: Filing, caller: Client) -> None:
 
 
 def test_a_pattern_widens_the_change_to_every_report_of_it(
-    quiet: None, cloud: Cloud, called: Callable[..., int], reported: Filing, caller: Client
+    cloud: Cloud, called: Callable[..., int], reported: Filing, caller: Client
 ) -> None:
     alike = [reported(called(call), detected_issue_ref="long-silence") for call in (1, 2, 3)]
     other = reported(called(4), detected_issue_ref="long-silence-2")

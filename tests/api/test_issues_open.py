@@ -141,7 +141,7 @@ def deliver(cloud: Cloud, caller: Client, filed: dict[str, Any]) -> None:
     cloud.invoke("GroupReportsFunction", {"detail-type": "issue.reported", "source": "fixloop", "detail": detail})
 
 
-def test_what_people_report_under_a_patterns_name_counts_too(cloud: Cloud, caller: Client, quiet: None) -> None:
+def test_what_people_report_under_a_patterns_name_counts_too(cloud: Cloud, caller: Client) -> None:
     for number, severity in ((1, "info"), (2, "critical"), (3, "warning")):
         call(caller, number, from_number=f"+1555000{number % 2}")
         report(
@@ -163,9 +163,7 @@ def test_what_people_report_under_a_patterns_name_counts_too(cloud: Cloud, calle
         assert caller.get(f"/api/traces/{trace_id}").json()["data"]["agentResponse"] == "It left on Monday."
 
 
-def test_later_reports_make_the_issue_worse_and_longer_but_never_better(
-    cloud: Cloud, caller: Client, quiet: None
-) -> None:
+def test_later_reports_make_the_issue_worse_and_longer_but_never_better(cloud: Cloud, caller: Client) -> None:
     for number in (5, 6, 7):
         report(caller, call(caller, number), severity="info")
     cloud.settle()
@@ -179,7 +177,7 @@ def test_later_reports_make_the_issue_worse_and_longer_but_never_better(
     assert issue["metadata"]["lastSeenAt"] == "2026-04-28T10:00:00Z"
 
 
-def test_different_agents_and_calls_without_one_do_not_mix(cloud: Cloud, caller: Client, quiet: None) -> None:
+def test_different_agents_and_calls_without_one_do_not_mix(cloud: Cloud, caller: Client) -> None:
     for number, agent in enumerate((12, 12, 13, 13, None, None), 1):
         report(caller, call(caller, number, agent_id=agent))
     cloud.settle()
@@ -190,14 +188,14 @@ def test_different_agents_and_calls_without_one_do_not_mix(cloud: Cloud, caller:
     assert [issue["agentId"] for issue in opened(caller)] == ["agent_13", "unassigned"]
 
 
-def test_reports_without_a_pattern_stay_alone(cloud: Cloud, caller: Client, quiet: None) -> None:
+def test_reports_without_a_pattern_stay_alone(cloud: Cloud, caller: Client) -> None:
     for number in range(1, 5):
         report(caller, call(caller, number), detected_issue_ref=None)
     cloud.settle()
     assert opened(caller) == []
 
 
-def test_a_call_with_two_patterns_is_in_both_issues(cloud: Cloud, caller: Client, quiet: None) -> None:
+def test_a_call_with_two_patterns_is_in_both_issues(cloud: Cloud, caller: Client) -> None:
     for number in (1, 2, 3):
         call(caller, number)
         report(caller, number)
@@ -210,9 +208,7 @@ def test_a_call_with_two_patterns_is_in_both_issues(cloud: Cloud, caller: Client
     assert {frozenset(issue["traceIds"]) for issue in both} == {frozenset(both[0]["traceIds"])}
 
 
-def test_reports_delivered_at_the_same_time_open_one_issue_with_all_of_them(
-    cloud: Cloud, caller: Client, quiet: None
-) -> None:
+def test_reports_delivered_at_the_same_time_open_one_issue_with_all_of_them(cloud: Cloud, caller: Client) -> None:
     filed = [report(caller, call(caller, number, from_number=f"+1555{number % 4}")) for number in range(1, 8)]
     with ThreadPoolExecutor(8) as threads:
         list(threads.map(lambda one: deliver(cloud, caller, one), [*filed, *filed[::-1]]))
@@ -225,9 +221,7 @@ def test_reports_delivered_at_the_same_time_open_one_issue_with_all_of_them(
     assert opened(caller) == before
 
 
-def test_an_old_event_that_comes_again_undoes_nothing_that_people_did(
-    cloud: Cloud, caller: Client, quiet: None
-) -> None:
+def test_an_old_event_that_comes_again_undoes_nothing_that_people_did(cloud: Cloud, caller: Client) -> None:
     filed = [report(caller, call(caller, number), severity="critical") for number in (1, 2, 3)]
     cloud.settle()
     (issue,) = opened(caller)
@@ -243,9 +237,7 @@ def test_an_old_event_that_comes_again_undoes_nothing_that_people_did(
     assert opened(caller) == []
 
 
-def test_a_pattern_that_comes_back_after_its_issue_was_deleted_opens_another(
-    cloud: Cloud, caller: Client, quiet: None
-) -> None:
+def test_a_pattern_that_comes_back_after_its_issue_was_deleted_opens_another(cloud: Cloud, caller: Client) -> None:
     for number in (1, 2, 3):
         report(caller, call(caller, number))
     cloud.settle()
@@ -259,7 +251,7 @@ def test_a_pattern_that_comes_back_after_its_issue_was_deleted_opens_another(
 
 
 def test_a_grouping_that_died_halfway_is_finished_by_its_retry(
-    cloud: Cloud, caller: Client, quiet: None, monkeypatch: pytest.MonkeyPatch
+    cloud: Cloud, caller: Client, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     from fixloop.storage import issues
 
@@ -275,7 +267,7 @@ def test_a_grouping_that_died_halfway_is_finished_by_its_retry(
     assert [issue["traceCount"] for issue in opened(caller)] == [3]
 
 
-def test_a_report_on_nothing_said_joins_without_a_trace(cloud: Cloud, caller: Client, quiet: None) -> None:
+def test_a_report_on_nothing_said_joins_without_a_trace(cloud: Cloud, caller: Client) -> None:
     for number in (1, 2, 3):
         report(caller, call(caller, number, transcripts=[]))
     cloud.settle()

@@ -83,6 +83,93 @@ def test_imports_come_from_the_bytecode_and_nothing_is_compiled(layers: list[Pat
     assert len(ours) > 150
 
 
+def test_what_the_packages_have_python_compile_when_imported_is_compiled_already(layers: list[Path]):
+    """Nearly all of it; until `done`, after which the standard library is as it was."""
+    done = run_in_lambda(
+        layers,
+        "import builtins, collections, dataclasses, json, re, typing\n"
+        "plain, compiled = re._compiler.compile, collections.Counter()\n"
+        "def counted(pattern, flags=0):\n"
+        "    compiled['patterns'] += 1\n"
+        "    return plain(pattern, flags)\n"
+        "re._compiler.compile, compiler = counted, builtins.compile\n"
+        "def counting(*given, **options):\n"
+        "    compiled['texts'] += 1\n"
+        "    return compiler(*given, **options)\n"
+        "builtins.compile = counting\n"
+        "from fixloop import boot\n"
+        "import aws_lambda_powertools.event_handler.api_gateway, botocore.session, pydantic.main\n"
+        "handed_out = [vars(dataclasses).get('exec'), vars(typing).get('compile')]\n"
+        "boot.done()\n"
+        "left = [name for module, name in ((dataclasses, 'exec'), (typing, 'compile')) if name in vars(module)]\n"
+        "print(json.dumps({**compiled, 'handed_out': all(handed_out), 'left': left,"
+        " 'restored': re._compiler.compile is counted, 'matched': bool(re.match('a(b)', 'ab'))}))",
+    )
+    assert done.returncode == 0, done.stderr[-2000:]
+    told = json.loads(done.stdout)
+    assert told["handed_out"]
+    assert told["restored"]
+    assert told["matched"]
+    assert told["left"] == []
+    assert told.get("patterns", 0) <= 5
+    assert told.get("texts", 0) <= 5
+
+
+def test_what_is_compiled_ahead_does_what_its_text_says(layers: list[Path]):
+    done = run_in_lambda(
+        layers,
+        "import importlib, marshal, re, _sre\n"
+        f"kept = open({str(layers[1] / f'compiled.{sys.implementation.cache_tag}')!r}, 'rb').read()\n"
+        "texts, patterns = marshal.loads(kept)\n"
+        "assert len(texts) > 300 and len(patterns) > 80, (len(texts), len(patterns))\n"
+        "for (mode, text), code in texts.items():\n"
+        "    assert compile(text, '<string>', mode, dont_inherit=True) == code, text\n"
+        "for (pattern, flags), made in patterns.items():\n"
+        "    assert _sre.compile(pattern, *made) == re.compile(pattern, flags), pattern\n",
+    )
+    assert done.returncode == 0, done.stderr[-2000:]
+
+
+def test_what_is_compiled_ahead_is_the_same_every_time(layers: list[Path], tmp_path: Path):
+    file = tmp_path / "compiled"
+    command = [sys.executable, "-S", "-B", ROOT / "layers" / "dependencies" / "precompile.py", layers[1], file]
+    subprocess.run(command, check=True, env={"PYTHONHASHSEED": "0", "PATH": os.environ["PATH"]})
+    assert file.read_bytes() == (layers[1] / f"compiled.{sys.implementation.cache_tag}").read_bytes()
+
+
+def test_a_function_without_what_is_compiled_ahead_works_all_the_same(layers: list[Path], tmp_path: Path):
+    core = shutil.copytree(layers[0], tmp_path / "python")
+    done = run_in_lambda(
+        [core, layers[1]],
+        "from fixloop import boot, calls\nboot.done()\nprint(calls.CallIn(agent_id=5).agent_id)",
+    )
+    assert done.stdout == "5\n", done.stderr[-2000:]
+
+
+def test_packages_bring_along_only_what_is_asked_of_them(layers: list[Path]):
+    done = run_in_lambda(
+        layers,
+        "import sys\n"
+        "from aws_lambda_powertools.event_handler import APIGatewayHttpResolver, Response, content_types\n"
+        "import botocore.session\n"
+        "unasked = ('asyncio', 'botocore.docs.method', 'botocore.docs.bcdoc',"
+        " 'aws_lambda_powertools.event_handler.appsync', 'aws_lambda_powertools.utilities.data_classes.kafka_event')\n"
+        "print([name for name in unasked if name in sys.modules])\n"
+        "import pydantic\n"
+        "from aws_lambda_powertools import Logger, Metrics, Tracer, single_metric\n"
+        "from aws_lambda_powertools.event_handler import *\n"
+        "from aws_lambda_powertools.utilities.data_classes import *\n"
+        "print(AppSyncResolver.__name__, BedrockAgentResolver.__name__, KafkaEvent.__name__, callable(event_source))\n"
+        "try: from aws_lambda_powertools.event_handler import Nothing\n"
+        "except ImportError as error: print(type(error).__name__)\n",
+    )
+    assert done.stdout.splitlines() == [
+        "[]",
+        "AppSyncResolver BedrockAgentResolver KafkaEvent True",
+        "ImportError",
+    ], done.stderr[-2000:]
+
+
 def test_bytecode_is_kept_whatever_the_files_times_are(layers: list[Path]):
     for layer in layers:
         for file in layer.rglob("*.pyc"):
@@ -161,7 +248,7 @@ def test_the_layer_holds_the_packages_asked_for_and_no_others(layers: list[Path]
     core, dependencies = layers
     assert {path.name for path in core.iterdir()} == {"fixloop"}
     held = {path.name for path in dependencies.iterdir() if not path.name.endswith(".dist-info")} - {"__pycache__"}
-    assert held == PACKAGES
+    assert held == PACKAGES | {f"compiled.{sys.implementation.cache_tag}"}
     assert not [path for layer in layers for path in layer.rglob("tests") if path.is_dir()]
     assert len(list((dependencies / "botocore" / "data").iterdir())) == 11
 

@@ -220,7 +220,7 @@ def test_reading_takes_time_in_proportion_to_length(part):
     took = []
     for size in (20_000, 80_000):
         text = part * (size // len(part))
-        start = time.perf_counter()
+        start = time.process_time()
         unsupported_claims(text, [POLICY])
-        took.append(time.perf_counter() - start)
+        took.append(time.process_time() - start)
     assert took[1] < 10 * took[0] + 0.2

@@ -3,6 +3,7 @@
 import pytest
 from botocore.exceptions import ClientError, ReadTimeoutError
 
+from fixloop import aws
 from fixloop.models import ModelRefused, ModelUnavailable, Prompt, Throttled
 from fixloop.models.bedrock import Bedrock
 from fixloop.traces import Document, Message, Parameters
@@ -86,3 +87,32 @@ def test_a_withheld_or_empty_answer_is_no_answer():
         Bedrock("m", Client(withheld)).complete(PROMPT)
     with pytest.raises(ModelUnavailable):
         Bedrock("m", Client({})).complete(PROMPT)
+
+
+@pytest.mark.parametrize(("timeout", "seconds"), [(20.0, 20), (27.4, 20), (28.0, 28), (3.9, 2), (0.2, 1), (300.0, 120)])
+def test_an_answer_is_not_waited_for_longer_than_the_caller_has_time(timeout, seconds):
+    client, asked = Client(ANSWER), []
+
+    with aws.clients_from(lambda service: client):
+        made = aws.client
+
+        def watched(service, read_timeout=None):
+            asked.append((service, read_timeout))
+            return made(service, read_timeout)
+
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(aws, "client", watched)
+            assert Bedrock("m").complete(PROMPT, timeout=timeout).text == "30 days."
+    assert asked == [("bedrock-runtime", seconds)]
+
+
+def test_clients_of_models_ask_once_and_have_room_for_hundreds_of_threads(monkeypatch):
+    for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "AWS_DEFAULT_REGION"):
+        monkeypatch.setenv(name, "us-east-1")
+    aws.client.cache_clear()
+    usual, short = aws.client("bedrock-runtime").meta.config, aws.client("bedrock-runtime", 8).meta.config
+    assert (usual.read_timeout, short.read_timeout) == (28, 8)
+    for config in (usual, short):
+        assert (config.connect_timeout, config.max_pool_connections) == (2, 500)
+        assert config.retries["total_max_attempts"] == 1
+    aws.client.cache_clear()

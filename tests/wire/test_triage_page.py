@@ -202,6 +202,7 @@ def test_one_issue_is_the_created_object_again(reader: Client, issue: dict[str, 
 
 
 def test_a_list_is_items_and_a_next_cursor(reader: Client, issue: dict[str, Any]) -> None:
+    reader.post(ROOT, {"title": "Another", "severity": "low", "category": "Bug"})
     page = reader.get(ROOT, limit=1, sort="created_at", order="asc").json()
     assert list(page) == ["data", "errors"]
     assert list(page["data"]) == ["items", "next_cursor"]

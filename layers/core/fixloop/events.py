@@ -76,6 +76,41 @@ class IssueOpened(BaseModel):
     issue: dict[str, Any]
 
 
+class IssueClosed(BaseModel):
+    """An issue was closed, by people, by an applied fix or with its triage issue. `closed_at` in ms."""
+
+    issue_id: str
+    closed_at: int
+    issue: dict[str, Any]
+
+
+class ReportsResolved(BaseModel):
+    """Some, or with `more` false the last, of the reports behind an applied fix are resolved.
+
+    `resolved` and `looked_at` count reports and members of the issue's group since the fix was applied.
+    """
+
+    fix_id: str
+    issue_id: str
+    applied_at: int
+    looked_at: int
+    resolved: int
+    more: bool
+
+
+class TriageIssueClosed(BaseModel):
+    """A triage issue has come to `done` or `closed`. `issue_id` is the loop's issue that it stands for.
+
+    `followed` says that it went there because the loop's issue was closed. `closed_at` in ms.
+    """
+
+    triage_issue_id: str
+    issue_id: str | None = None
+    status: str
+    closed_at: int
+    followed: bool
+
+
 class AppIssueCreated(BaseModel):
     """Somebody reported a thread. `app_issue` is what `POST /api/v1/app/issue` answers: its author unless anonymous."""
 
@@ -135,7 +170,10 @@ class Envelope(BaseModel):
         "issue.reported",
         "issue_report.updated",
         "issue.opened",
+        "issue.closed",
+        "triage_issue.closed",
         "fix.applied",
+        "reports.resolved",
         "shadow_test.created",
         "shadow_test.completed",
         "shadow_test.failed",
@@ -157,6 +195,9 @@ SHAPES: dict[str, type[BaseModel]] = {
     "issue.reported": IssueReported,
     "issue_report.updated": IssueReportUpdated,
     "issue.opened": IssueOpened,
+    "issue.closed": IssueClosed,
+    "triage_issue.closed": TriageIssueClosed,
+    "reports.resolved": ReportsResolved,
     "fix.applied": FixApplied,
     "shadow_test.created": ShadowTestCreated,
     "shadow_test.completed": ShadowTestEnded,

@@ -49,10 +49,10 @@ class Member(BaseModel):
     app_issue_id: str | None = None
     call_id: int | None = None
     thread_id: str | None = None
-    trace_id: str | None
+    trace_id: str | None = None
     turn: int | None = None
     at: int
-    customer: str | None
+    customer: str | None = None
     severity: Severity
     title: str
     description: str

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import re
 from enum import StrEnum
-from typing import Any
+from typing import Annotated, Any
 
 from pydantic import BaseModel, Field
 
@@ -23,6 +23,17 @@ class Scope(StrEnum):
     def allows(self, needed: Scope) -> bool:
         order = list(Scope)
         return order.index(self) >= order.index(needed)
+
+
+class OrgSettings(BaseModel):
+    """What an organisation has chosen for itself.
+
+    `triage` opens a triage issue for what the loop finds; `grouping_threshold` is how many reports alike open an issue,
+    None for the stack's own.
+    """
+
+    triage: bool = False
+    grouping_threshold: Annotated[int, Field(ge=1)] | None = None
 
 
 class User(BaseModel):

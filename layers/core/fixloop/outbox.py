@@ -15,11 +15,14 @@ from fixloop.events import (
     CallRequestQueued,
     Envelope,
     FixApplied,
+    IssueClosed,
     IssueOpened,
     IssueReported,
     IssueReportUpdated,
+    ReportsResolved,
     ShadowTestCreated,
     ShadowTestEnded,
+    TriageIssueClosed,
     envelope,
 )
 from fixloop.settings import settings
@@ -29,8 +32,10 @@ from fixloop.storage.app_issues import app_issue_of
 from fixloop.storage.call_reports import job_of, kept_of
 from fixloop.storage.fixes import fix_of
 from fixloop.storage.issue_reports import report_of
-from fixloop.storage.issues import issue_of
+from fixloop.storage.issues import issue_of, resolving_of
 from fixloop.storage.shadow_tests import test_of
+from fixloop.storage.triage import rows as triage
+from fixloop.triage.issues import ENDED
 
 MOST = 10  # entries PutEvents takes at once
 
@@ -53,8 +58,12 @@ def of_record(record: dict[str, Any]) -> list[Envelope]:
             return events.of_grade(org, old, new)
         case "report":
             return _of_report(org, old, new)
+        case "issue" if pk.startswith(triage.key(org, "")["pk"]):
+            return _of_triage_issue(org, old, new)
         case "issue":
             return _of_issue(org, old, new)
+        case "resolving":
+            return _of_resolving(org, new)
         case "fix":
             return _of_fix(org, old, new)
         case "test":
@@ -82,11 +91,41 @@ def _of_report(org: str, old: dict[str, Any] | None, new: dict[str, Any] | None)
 
 
 def _of_issue(org: str, old: dict[str, Any] | None, new: dict[str, Any] | None) -> list[Envelope]:
-    if old is not None or new is None:
+    if new is None:
         return []
     issue = issue_of(new)
-    opened = IssueOpened(issue_id=issue.id, issue={**issue.created()})
-    return [envelope("issue.opened", org, opened, issue.created_at, issue.id)]
+    if old is None:
+        opened = IssueOpened(issue_id=issue.id, issue={**issue.created()})
+        return [envelope("issue.opened", org, opened, issue.created_at, issue.id)]
+    if issue.closed_at is None or issue.status != "closed" or old["status"] == "closed":
+        return []
+    closed = IssueClosed(issue_id=issue.id, closed_at=issue.closed_at, issue={**issue.created()})
+    return [envelope("issue.closed", org, closed, issue.closed_at, issue.id, issue.closed_at)]
+
+
+def _of_triage_issue(org: str, old: dict[str, Any] | None, new: dict[str, Any] | None) -> list[Envelope]:
+    if old is None or new is None:
+        return []
+    before, issue = triage.issue_of(old), triage.issue_of(new)
+    if issue.status not in ENDED or before.status in ENDED:
+        return []
+    closed = TriageIssueClosed(
+        triage_issue_id=issue.id,
+        issue_id=issue.loop_issue_id,
+        status=issue.status,
+        closed_at=issue.updated_at,
+        followed=issue.followed != before.followed,
+    )
+    return [envelope("triage_issue.closed", org, closed, issue.updated_at, issue.id, issue.version)]
+
+
+def _of_resolving(org: str, new: dict[str, Any] | None) -> list[Envelope]:
+    if new is None:
+        return []
+    progress = resolving_of(new)
+    told = {name: getattr(progress, name) for name in ReportsResolved.model_fields}
+    identity = (progress.fix_id, progress.applied_at, progress.looked_at, progress.more)
+    return [envelope("reports.resolved", org, ReportsResolved(**told), progress.applied_at, *identity)]
 
 
 def _of_fix(org: str, old: dict[str, Any] | None, new: dict[str, Any] | None) -> list[Envelope]:

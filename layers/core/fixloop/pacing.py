@@ -120,7 +120,7 @@ def lowered(budget: Budget, number: int | None, sent: float, now: float, retry_a
     when one lower rate after the other is refused, the rate is not why, and it goes back to where it was.
     """
     peace = number is not None and number >= max(PEACE, 5 * budget.count)
-    lowerings = 1 if peace else budget.lowerings + 1
+    lowerings = 1 if peace else budget.lowerings + (not budget.probing)
     top = budget.top if lowerings > 1 else budget.count
     count, period, before, probing = budget.count, budget.period, budget.count, False
     fits = number if budget.clean and number is not None and number < count else 0
@@ -169,8 +169,7 @@ def lowered(budget: Budget, number: int | None, sent: float, now: float, retry_a
 
 def raised(budget: Budget, now: float) -> Budget | None:
     """The budget a step up, from the next frame that nobody has calls in; None while it is too early or not needed."""
-    ahead = budget.taken > budget.number_at(now)
-    if not budget.limited or budget.probing or now < budget.raise_at or not ahead:
+    if not budget.limited or budget.probing or now < budget.raise_at or budget.taken <= budget.number_at(now):
         return None
     step = 1 + min(0.1 * 2**budget.raises, 0.5)
     count, period = budget.count, budget.period
@@ -232,4 +231,4 @@ class Ramp:
 
     @property
     def allowed(self) -> int:
-        return max(1, min(self.limit, math.floor(self.window)))
+        return max(1, min(self.limit, math.floor(self.window + 1e-6)))

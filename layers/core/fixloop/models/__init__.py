@@ -105,12 +105,17 @@ class Endpoint:
 Endpoints = Callable[[str], Endpoint | None]
 
 
+def well_named(endpoint: str) -> bool:
+    """Whether an endpoint may have this name."""
+    return bool(_NAME.fullmatch(endpoint))
+
+
 def well_formed(spec: str) -> bool:
     """Whether `spec` has one of the forms `extractive`, `bedrock:<model id>` and `openai:<name>/<model>`."""
     kind, _, rest = spec.partition(":")
     if kind == "openai":
         name, _, model = rest.partition("/")
-        return bool(_NAME.fullmatch(name) and _MODEL.fullmatch(model))
+        return bool(well_named(name) and _MODEL.fullmatch(model))
     return spec == DEFAULT or (kind == "bedrock" and bool(_MODEL.fullmatch(rest)))
 
 

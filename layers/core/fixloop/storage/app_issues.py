@@ -201,7 +201,7 @@ def change(
         named = fields(old) if callable(fields) else fields
         if all(getattr(old, name) == value for name, value in named.items()):
             return old
-        new = old.model_copy(update={**named, "updated_at": max(now, old.updated_at)})
+        new = old.model_copy(update={"updated_at": max(now, old.updated_at), **named})
         if _replace(org, old, new):
             return new
     raise Contended(f"app issue {app_issue_id} kept changing")
@@ -247,10 +247,11 @@ def bind(org: str, app_issue_id: str, issue_id: str) -> AppIssue | None:
     raise Contended(f"app issue {app_issue_id} kept changing")
 
 
-def of_issue(org: str, issue_id: str) -> list[AppIssue]:
-    """The app issues that are bound to a loop's issue, oldest first; deleted ones are left out."""
+def of_issue(org: str, issue_id: str, limit: int | None = None) -> list[AppIssue]:
+    """The app issues that are bound to a loop's issue, or the oldest of them; deleted ones are left out."""
     values = {":pk": f"{org}#issue#{issue_id}", ":app_issue": "app_issue#"}
-    links = dynamo.query(_table(), "pk = :pk AND begins_with(sk, :app_issue)", values, ConsistentRead=True)
+    options = {"ConsistentRead": True, **({"Limit": limit} if limit else {})}
+    links = dynamo.query(_table(), "pk = :pk AND begins_with(sk, :app_issue)", values, **options)
     keys = [_key(org, int(link["sk"].partition("#")[2])) for link in links]
     bound = map(app_issue_of, dynamo.get_many(_table(), keys, consistent=True))
     return sorted((issue for issue in bound if issue.state != "Deleted"), key=lambda issue: issue.number)
@@ -265,7 +266,8 @@ def close(org: str, app_issue_id: str, closing: int, now: int) -> AppIssue | Non
     def followed(issue: AppIssue) -> dict[str, Any]:
         if issue.created_at > closing or (issue.followed or 0) >= closing:
             return {}
-        return {"state": "Closed", "followed": closing}
+        kept = {"updated_at": issue.updated_at} if issue.state == "Closed" else {}
+        return {"state": "Closed", "followed": closing, **kept}
 
     try:
         return change(org, app_issue_id, followed, now)

@@ -289,6 +289,12 @@ def join(org: str, kept: Kept, call: int) -> int:
     return call
 
 
+def of_loop_call(org: str, call: int) -> Kept | None:
+    """The attempt that a call was made of."""
+    holder = dynamo.get(_table(), _joined_key(org, call))
+    return attempt(org, holder["job"], holder["attempt"]) if holder else None
+
+
 def costs_of_calls(org: str, calls: Iterable[int]) -> dict[int, Decimal]:
     """What the attempts behind calls cost, by the call's number, in the unit of their reports. Others are left out."""
     holders = dynamo.get_many(_table(), (_joined_key(org, call) for call in dict.fromkeys(calls)), consistent=True)

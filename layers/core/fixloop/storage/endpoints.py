@@ -9,7 +9,7 @@ from typing import Any
 
 from fixloop.aws import client
 from fixloop.errors import Conflict, Invalid
-from fixloop.models import Endpoint, well_formed
+from fixloop.models import Endpoint, well_named
 from fixloop.models.openai import address
 from fixloop.settings import settings
 
@@ -49,7 +49,7 @@ def _read(secret: str) -> Endpoint | None:
         found: dict[str, Any] = json.loads(held["SecretString"])
         given = Endpoint(**found)
         _check(given)
-    except (KeyError, TypeError, ValueError, Invalid):
+    except (AttributeError, KeyError, TypeError, ValueError, Invalid):
         raise Invalid({"model": [f"the secret {secret} holds no model endpoint; set it up anew"]}) from None
     return given
 
@@ -67,8 +67,8 @@ def _check(given: Endpoint) -> None:
 
 def put(org: str, name: str, given: Endpoint) -> None:
     """Sets an endpoint up, or anew. Raises Invalid naming what is wrong, and Conflict while one is being deleted."""
-    if not well_formed(f"openai:{name}/any"):
-        raise Invalid({"name": ["must be 1 to 63 letters, digits, hyphens and underscores, and not begin with these"]})
+    if not well_named(name):
+        raise Invalid({"name": ["must be 1 to 63 letters, digits, - and _, the first a letter or a digit"]})
     _check(given)
     secrets, secret = client("secretsmanager"), _secret(org, name)
     content = json.dumps({key: value for key, value in vars(given).items() if value is not None})

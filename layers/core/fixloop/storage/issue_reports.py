@@ -6,6 +6,7 @@ import base64
 import json
 import secrets
 import zlib
+from collections.abc import Iterable
 from typing import Any
 
 from fixloop.errors import NotFound
@@ -166,7 +167,12 @@ def page(org: str, query: ReportQuery) -> list[Report]:
 
 def of_call(call: calls.Row) -> list[Report]:
     """All reports of one call, newest first."""
-    items = dynamo.get_many(_table(), (_key(call.org, number) for number in call.report_ids), consistent=True)
+    return find_many(call.org, call.report_ids)
+
+
+def find_many(org: str, numbers: Iterable[int]) -> list[Report]:
+    """Those of the reports that there are, newest first."""
+    items = dynamo.get_many(_table(), (_key(org, number) for number in numbers), consistent=True)
     return sorted(map(report_of, items), key=lambda report: -report.id)
 
 

@@ -132,6 +132,14 @@ def trace_ids(org: str, issue_id: str) -> list[str]:
     return [item["sk"].removeprefix("trace#") for item in sorted(items, key=lambda item: item["linked_at"])]
 
 
+def some_trace_ids(org: str, issue_id: str, limit: int) -> list[str]:
+    """As many of the linked traces, in no order that means anything."""
+    values = {":pk": key(org, issue_id)["pk"], ":trace": "trace#"}
+    options = {"ConsistentRead": True, "Limit": limit}
+    items = dynamo.query(_table(), "pk = :pk AND begins_with(sk, :trace)", values, **options)
+    return [item["sk"].removeprefix("trace#") for item in items]
+
+
 def page(org: str, query: IssueQuery) -> tuple[list[Issue], int]:
     """A page of issues in the asked order, ties by age, and how many match."""
     scope = ORG if query.agentId is None else f"agent#{query.agentId}"
@@ -394,7 +402,9 @@ def remove(org: str, issue_id: str) -> Issue:
         linked = trace_ids(org, issue_id)
         for start in range(0, len(linked), _AT_ONCE):
             some = linked[start : start + _AT_ONCE]
-            dynamo.write([_deleted(org, issue_id, one) for one in some] + [_unmarked(org, issue_id, one) for one in some])
+            dynamo.write(
+                [_deleted(org, issue_id, one) for one in some] + [_unmarked(org, issue_id, one) for one in some]
+            )
         return issue
     raise Contended(f"issue {issue_id} kept changing")
 

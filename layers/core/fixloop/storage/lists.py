@@ -541,6 +541,8 @@ class _Reader:
         """A segment not wholly inside the filter's times, cut to them if its rows are numbered in order of time."""
         if segment.exact or self._lists.row_key is None:
             return segment
+        if segment.high == _END and self._all_follow(segment.low):
+            return replace(segment, exact=True)
         low = segment.low
         high = segment.high if segment.high < _END else self._lists.newest(self._org)
         if self._wanted.since is not None:
@@ -549,6 +551,13 @@ class _Reader:
             high = self._first_from(low, high, self._wanted.until + 1, segment.times) - 1
         whole = (low, high) == (segment.low, segment.high)
         return Segment(low, high, segment.counts, exact=whole or segment.counts is None)
+
+    def _all_follow(self, low: int) -> bool:
+        """Whether the row of a number, and with it all that follow, is known to be inside the filter's times."""
+        if self._wanted.until is not None:
+            return False
+        first = self._lists.row(self._org, low)
+        return first is not None and self._wanted.covers(first["t"])
 
     def _first_from(self, low: int, high: int, t: int, times: tuple[int, int] | None) -> int:
         """The first number from `low` on whose row is not before `t`, or `high` + 1. Reads a few rows by their keys.

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from fixloop.errors import Conflict, NotFound, RateLimited
-from fixloop.identity import Principal, Scope, User, digest
+from fixloop.identity import OrgSettings, Principal, Scope, User, digest
 from fixloop.settings import settings
 from fixloop.storage import blobs, dynamo
 from fixloop.storage.dynamo import Action, ConditionFailed, Item
@@ -16,6 +16,10 @@ from fixloop.storage.dynamo import Action, ConditionFailed, Item
 WINDOW_SECONDS = 60
 REMEMBERED_SECONDS = 24 * 3600
 _SHARE = 320  # a lease is at most this part of the limit: sixteen processes with one each withhold at most 5 %
+
+
+_REMEMBERED = 1000  # organisations whose settings a process remembers
+_remembered: dict[str, tuple[int, OrgSettings]] = {}
 
 
 def _table() -> str:
@@ -39,6 +43,36 @@ def create_org(name: str, now: int) -> str:
 def org(org_id: str) -> Item | None:
     """`name`, `created_at` (ms) and `members`, or None."""
     return dynamo.get(_table(), {"pk": f"org#{org_id}", "sk": "org"})
+
+
+def change_org(org_id: str, changes: dict[str, Any]) -> OrgSettings:
+    """Sets those of an organisation's settings that are named; None leaves one to the stack. Raises NotFound."""
+    given = {name: value for name, value in changes.items() if value is not None}
+    row = {"pk": f"org#{org_id}", "sk": "org"}
+    setting = dynamo.set_action(
+        _table(),
+        row,
+        {"chosen": True, **given},
+        remove=sorted(changes.keys() - given.keys()),
+        condition="attribute_exists(pk)",
+    )
+    try:
+        dynamo.write([setting])
+    except ConditionFailed:
+        raise NotFound(f"Organisation {org_id} not found") from None
+    _remembered.pop(org_id, None)
+    return OrgSettings.model_validate(org(org_id))
+
+
+def org_settings(org_id: str, now: int) -> OrgSettings:
+    """An organisation's settings, remembered for as long as keys are. `now` in ms."""
+    at, known = _remembered.get(org_id, (0, None))
+    if known is None or not 0 <= now - at < settings().key_cache_seconds * 1000:
+        known = OrgSettings.model_validate(org(org_id) or {})
+        if len(_remembered) >= _REMEMBERED:
+            _remembered.clear()
+        _remembered[org_id] = (now, known)
+    return known
 
 
 def create_key(

@@ -31,6 +31,25 @@ def key(org: str, trace_id: str) -> Item:
     return {"pk": f"{org}#trace#{trace_id}", "sk": "trace"}
 
 
+def _in_session(org: str, trace: Trace) -> list[Action]:
+    """The write by which a trace is found in its session, if it names one."""
+    if not trace.session_id:
+        return []
+    row = {**_session_key(org, trace.session_id), "sk": f"{trace.created_at:015d}#{trace.id}", "trace": trace.id}
+    return [dynamo.put_action(_table(), row)]
+
+
+def _session_key(org: str, session_id: str) -> Item:
+    return {"pk": f"{org}#session#{session_id}"}
+
+
+def last_of_session(org: str, session_id: str) -> str | None:
+    """The id of the latest trace that names a session."""
+    values = {":pk": _session_key(org, session_id)["pk"]}
+    options = {"ScanIndexForward": False, "Limit": 1, "ConsistentRead": True}
+    return next((row["trace"] for row in dynamo.query(_table(), "pk = :pk", values, **options)), None)
+
+
 def _place(org: str, n: int, trace: Trace) -> Place:
     return Place(org, n, trace.created_at, LEAVES[trace.outcome], (("agent", trace.agent_id),))
 
@@ -46,7 +65,8 @@ def add(org: str, trace: Trace, now: int, *also: Action) -> bool:
     if n % TICK == 0:
         item["tick"] = True
     try:
-        dynamo.write([dynamo.put_action(_table(), item, condition="attribute_not_exists(pk)"), *also])
+        row = dynamo.put_action(_table(), item, condition="attribute_not_exists(pk)")
+        dynamo.write([row, *also, *_in_session(org, trace)])
     except ConditionFailed as refused:
         if refused.failed(0):
             return False
@@ -93,6 +113,11 @@ def _held(where: Item) -> tuple[Item, Any] | None:
     raise Contended(f"{where['pk']} kept changing")
 
 
+def look(org: str, trace_id: str) -> Trace | None:
+    held = _held(key(org, trace_id))
+    return Trace.model_validate(held[1]) if held else None
+
+
 def missing(org: str, trace_ids: Iterable[str]) -> list[str]:
     """Those of the ids that name no trace, in their order."""
     wanted = list(trace_ids)
@@ -119,7 +144,7 @@ def replace(org: str, trace: Trace, item: Item) -> None:
         condition="#body = :body",
     )
     old = blobs.held(_table(), pk, item["body"]) if body != item["body"] else None
-    lists.move(lists.place(org, item), place, change)
+    lists.move(lists.place(org, item), place, change, *_in_session(org, trace))
     blobs.discard(_table(), old)
 
 

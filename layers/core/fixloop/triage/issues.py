@@ -18,6 +18,7 @@ Source = Literal["manual", "automated", "client"]
 
 SEVERITIES: tuple[Severity, ...] = ("low", "medium", "high", "critical")
 STATUSES: tuple[Status, ...] = ("backlog", "todo", "in_progress", "in_review", "done", "closed")
+ENDED: tuple[Status, ...] = ("done", "closed")
 FIRST_NUMBER = 1001
 MAX_LINKS = 40  # of one body: issue, links and their marks are written in one transaction
 
@@ -105,7 +106,8 @@ class Viewed(TypedDict):
 class Issue(BaseModel):
     """An issue as it is kept. Times in ms. `version` counts every change, and so what a reader has seen of it.
 
-    `loop_issue_id` is the loop's issue that it stands for, `natural_key` what a machine opened it for.
+    `loop_issue_id` is the loop's issue that it stands for, `natural_key` what a machine opened it for, `followed` the
+    last closing of the loop's issue that it has followed.
     """
 
     id: str
@@ -131,6 +133,7 @@ class Issue(BaseModel):
     pending_runs: int = 0
     loop_issue_id: str | None = None
     natural_key: str | None = None
+    followed: int | None = None
 
     @property
     def triage_id(self) -> str:

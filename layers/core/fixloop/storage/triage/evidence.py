@@ -29,7 +29,7 @@ from fixloop.triage.evidence import (
     named,
 )
 from fixloop.triage.issues import Issue
-from fixloop.triage.wire import identifier, is_identifier
+from fixloop.triage.wire import is_identifier
 
 _THREADS = 8
 MAX_RESOURCES = 1000  # of an issue, all told
@@ -327,7 +327,7 @@ def relate(
             return None
         at = max(now, old.last_activity_at, other.last_activity_at)
         relation = Relation(
-            id=identifier(at, rows.noise()),
+            id=rows.identified(old.active(at)),
             issue_id=issue_id,
             related_issue_id=other.id,
             relation_type=given.relation_type,

@@ -13,7 +13,7 @@ from fixloop.storage.triage import evidence, issues, rows
 from fixloop.storage.triage.rows import Change, Step
 from fixloop.triage.activity import SYSTEM
 from fixloop.triage.evidence import FlagIn, LinkIn
-from fixloop.triage.issues import MAX_LINKS, Issue, IssueIn, Status, differences, forward
+from fixloop.triage.issues import ENDED, MAX_LINKS, Issue, IssueIn, Status, differences, forward
 from fixloop.triage.wire import derived
 
 
@@ -25,6 +25,31 @@ def find_from(org: str, natural_key: str) -> Issue | None:
     """The issue that was opened for this key; None when there was none, or it has been deleted."""
     held = dynamo.get(rows.table(), _opened_key(org, natural_key))
     return rows.look(org, held["issue"]) if held else None
+
+
+def _standing_key(org: str, loop_issue_id: str, issue_id: str) -> Item:
+    return {"pk": f"{org}#loop#{loop_issue_id}", "sk": issue_id}
+
+
+def of_loop_issue(org: str, loop_issue_id: str) -> list[Issue]:
+    """The issues that stand for one of the loop's, oldest first."""
+    values = {":pk": _standing_key(org, loop_issue_id, "")["pk"]}
+    standing = [row["sk"] for row in dynamo.query(rows.table(), "pk = :pk", values, ConsistentRead=True)]
+    found = rows.find_many(org, standing)
+    return [found[one] for one in standing if one in found]
+
+
+def _handled_key(org: str, natural_key: str) -> Item:
+    return {"pk": f"{org}#handled#{natural_key}", "sk": "handled"}
+
+
+def handled(org: str, natural_key: str) -> bool:
+    """Whether all that something leads to in triage has been done."""
+    return dynamo.get(rows.table(), _handled_key(org, natural_key)) is not None
+
+
+def note_handled(org: str, natural_key: str) -> None:
+    dynamo.put(rows.table(), _handled_key(org, natural_key))
 
 
 def open_from(
@@ -51,7 +76,10 @@ def open_from(
                 first,
                 SYSTEM,
                 now,
-                lambda issue: [rows.put({**mark, "issue": issue.id}, condition="attribute_not_exists(pk)")],
+                lambda issue: [
+                    rows.put({**mark, "issue": issue.id}, condition="attribute_not_exists(pk)"),
+                    *([rows.put(_standing_key(org, loop_issue_id, issue.id))] if loop_issue_id else []),
+                ],
                 loop_issue_id=loop_issue_id,
                 natural_key=natural_key,
             )
@@ -84,19 +112,44 @@ def attach(org: str, issue_id: str, call_id: int, now: int) -> bool:
     return new
 
 
-def move_forward(org: str, issue_id: str, status: Status, now: int) -> Issue | None:
-    """Moves an issue to `status` if that lies ahead of where it is. None when the issue is gone."""
+def stand_for(org: str, issue_id: str, loop_issue_id: str) -> Issue | None:
+    """Makes an issue stand for one of the loop's, unless it does for another or has ended. None when it is gone."""
+
+    def asked() -> Change | None:
+        old = rows.find(org, issue_id)
+        if old.loop_issue_id is not None or old.status in ENDED:
+            return None
+        standing = rows.put(_standing_key(org, loop_issue_id, issue_id))
+        return Change([Step(old, old.active(0, loop_issue_id=loop_issue_id))], [standing])
+
+    try:
+        rows.change(org, asked)
+        return rows.find(org, issue_id)
+    except NotFound:
+        return None
+
+
+def move_forward(org: str, issue_id: str, status: Status, now: int, closing: int | None = None) -> Issue | None:
+    """Moves an issue to `status` if that lies ahead of where it is. None when the issue is gone.
+
+    `closing` is when the loop's issue was closed: each closing moves it once, so one that somebody has moved back since
+    stays there.
+    """
     current: list[Issue] = []
+    mark = None if closing is None else rows.key(org, issue_id, f"followed#{closing}")
 
     def asked() -> Change | None:
         old = rows.find(org, issue_id)
         current[:] = [old]
-        if not forward(old, status):
+        if mark and dynamo.get(rows.table(), mark):
             return None
+        marking = [rows.put(mark)] if mark else []
+        if not forward(old, status):
+            return Change([], marking) if marking else None
         fields = {"status": status}
-        new = old.changed(now, **fields)
+        new = old.changed(now, **fields, **({} if closing is None else {"followed": closing}))
         current[:] = [new]
-        return Change([Step(old, new, differences(old, fields, SYSTEM))])
+        return Change([Step(old, new, differences(old, fields, SYSTEM))], marking)
 
     try:
         rows.change(org, asked)
