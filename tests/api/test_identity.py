@@ -342,15 +342,15 @@ VOICES = [
     ("/v1/nothing", thunderphone),
     ("/", thunderphone),
     ("/v1/triage", bland),
-    ("/v1/triage/issues/9", bland),
+    ("/v1/triage/nothing/9", bland),
     ("/v1/triages", thunderphone),
     ("/api/v1/app/issues", zylon),
     ("/api/v1/application", thinkhive),
     ("/api/issues", thinkhive),
     ("/api", thinkhive),
-    ("/call-report/j1", gomobile),
-    ("/api/call-report/j1", gomobile),
-    ("/api/call-requests", gomobile),
+    ("/call-report/j1/nothing", gomobile),
+    ("/api/call-report/j1/nothing", gomobile),
+    ("/api/call-requests/j1/nothing", gomobile),
 ]
 
 
