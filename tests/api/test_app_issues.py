@@ -551,12 +551,26 @@ def test_closing_goes_forward_only(caller: Client, clock: Any) -> None:
     caller.patch(f"{PATH}/{reviewed['id']}", {"state": "InReview", "is_read": True})
     caller("DELETE", f"{PATH}/{gone['id']}")
     for one in (issue, reviewed):
-        closed = app_issues.close(caller.org, one["id"], now)
+        closed = app_issues.close(caller.org, one["id"], now, now)
         assert closed is not None
         assert (closed.state, closed.updated_at) == ("Closed", now)
-        assert app_issues.close(caller.org, one["id"], now + 1) == closed
-    assert app_issues.close(caller.org, gone["id"], now) is None
-    assert app_issues.close(caller.org, "issue_5c4b3a2d1e0f9a8b", now) is None
+        assert app_issues.close(caller.org, one["id"], now, now + 1) == closed
+    assert app_issues.close(caller.org, gone["id"], now, now) is None
+    assert app_issues.close(caller.org, "issue_5c4b3a2d1e0f9a8b", now, now) is None
     assert listed(caller, states="Closed") == [2, 1]
     assert listed(caller, states="Deleted") == [3]
     assert caller.get(f"{PATH}/{reviewed['id']}").json()["is_read"] is True
+
+
+def test_a_closing_is_followed_once_so_that_what_people_open_again_stays_open(caller: Client, clock: Any) -> None:
+    filed = int(clock.now * 1000)
+    issue = file(caller)
+    before = app_issues.close(caller.org, issue["id"], filed - 1, filed + 5)
+    assert before is not None
+    assert before.state == "NotReviewed"
+    app_issues.close(caller.org, issue["id"], filed + 10, filed + 11)
+    assert caller.patch(f"{PATH}/{issue['id']}", {"state": "InReview"}).status == 200
+    for closing, state in ((filed + 10, "InReview"), (filed + 20, "Closed")):
+        again = app_issues.close(caller.org, issue["id"], closing, filed + 30)
+        assert again is not None
+        assert again.state == state

@@ -106,7 +106,13 @@ class TestThePublishedExamples:
         issue = made(caller)
         got = shown(caller, issue["id"])
         assert list(got) == DETAILED
-        assert list(got["metadata"]) == ["firstSeenAt", "lastSeenAt", "affectedCustomers", "clusterConfidence"]
+        assert list(got["metadata"]) == [
+            "firstSeenAt",
+            "lastSeenAt",
+            "affectedCustomers",
+            "clusterConfidence",
+            "affectedCost",
+        ]
         assert got["traceIds"] == CREATE["traceIds"]
         assert got["fixes"] == []
         assert got["agentName"] is None

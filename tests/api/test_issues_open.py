@@ -157,6 +157,7 @@ def test_what_people_report_under_a_patterns_name_counts_too(cloud: Cloud, calle
         "lastSeenAt": "2026-04-23T10:00:00Z",
         "affectedCustomers": 2,
         "clusterConfidence": 1.0,
+        "affectedCost": None,
     }
     assert len(issue["traceIds"]) == 3
     for trace_id in issue["traceIds"]:

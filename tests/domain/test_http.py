@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import threading
 from typing import Any
 
 import pytest
@@ -11,7 +12,7 @@ from hypothesis import strategies as st
 from pydantic import BaseModel
 
 from fixloop.errors import Invalid
-from fixloop.http import MAX_DEPTH, Api, Reply, Request, checked
+from fixloop.http import MAX_DEPTH, Api, Reply, Request, _Resolver, checked
 from fixloop.identity import Principal, User
 
 
@@ -91,3 +92,32 @@ def test_an_api_knows_its_routes() -> None:
         return Reply(200, thing_id)
 
     assert api.routes() == [("GET", "/v1/things/[^/]+/parts")]
+
+
+def test_a_request_keeps_its_event_while_another_thread_has_one() -> None:
+    resolver, entered, answered = _Resolver(), threading.Event(), threading.Event()
+    seen: dict[str, str] = {}
+
+    @resolver.get("/slow")
+    def slow() -> str:
+        entered.set()
+        assert answered.wait(10)
+        seen["slow"] = resolver.current_event.path
+        return ""
+
+    @resolver.get("/quick")
+    def quick() -> str:
+        seen["quick"] = resolver.current_event.path
+        return ""
+
+    def ask(path: str) -> None:
+        http = {"method": "GET", "path": path}
+        resolver.resolve({"rawPath": path, "requestContext": {"http": http, "stage": "$default"}}, None)
+
+    waiting = threading.Thread(target=ask, args=("/slow",))
+    waiting.start()
+    assert entered.wait(10)
+    ask("/quick")
+    answered.set()
+    waiting.join(10)
+    assert seen == {"slow": "/slow", "quick": "/quick"}

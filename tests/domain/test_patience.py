@@ -97,10 +97,11 @@ def test_no_wait_goes_beyond_the_deadline() -> None:
 
 
 def test_a_refusal_is_final() -> None:
-    script = Script(ModelRefused("no"))
+    script, pace = Script(ModelRefused("no")), Recorder()
     with pytest.raises(ModelRefused):
-        patient(script).complete(ASKED)
+        patient(script, pace).complete(ASKED)
     assert len(script.timeouts) == 1
+    assert pace.told == ["ok"]  # the rate was accepted
 
 
 def test_a_call_has_no_more_time_than_is_left() -> None:

@@ -280,7 +280,9 @@ def test_graders_that_do_not_fit_are_named():
 
 
 def test_a_line_of_a_list_is_not_outdated_by_another_line_of_the_new_list():
-    old = "Germany: delivery takes 10 to 12 days and costs $21.90.\nNorway: delivery takes 6 to 8 days and costs $24.00."
+    old = (
+        "Germany: delivery takes 10 to 12 days and costs $21.90.\nNorway: delivery takes 6 to 8 days and costs $24.00."
+    )
     asked = trace(
         system_prompt="Only state what is in your documents.",
         user_message="What does delivery to Norway cost?",

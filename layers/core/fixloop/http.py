@@ -7,6 +7,7 @@ import hashlib
 import json
 import math
 import re
+import threading
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
@@ -254,11 +255,27 @@ def _rate_headers(limit: int, remaining: int, reset: int) -> dict[str, str]:
     }
 
 
+class _Resolver(APIGatewayHttpResolver):
+    """Powertools keeps the event on a class of all resolvers; here each thread has its own."""
+
+    def __init__(self) -> None:
+        self._mine = threading.local()
+        super().__init__()
+
+    @property
+    def current_event(self) -> Any:  # type: ignore[override]
+        return self._mine.event
+
+    def _to_proxy_event(self, event: dict[str, Any]) -> Any:
+        self._mine.event = super()._to_proxy_event(event)
+        return self._mine.event
+
+
 class Api:
     """A family's routes. `api(event, context)` is its Lambda handler."""
 
     def __init__(self, *, clock: Callable[[], float] = time.time) -> None:
-        self._resolver = APIGatewayHttpResolver()
+        self._resolver = _Resolver()
         self._resolver.not_found(self._unrouted)
         self._gate = Gate()
         self._clock = clock

@@ -100,8 +100,8 @@ class MetadataShown(TypedDict):
     firstSeenAt: Time | None
     lastSeenAt: Time | None
     affectedCustomers: int
-    affectedCost: float | None
     clusterConfidence: float | None
+    affectedCost: float | None
 
 
 class IssueCreated(TypedDict):
@@ -153,8 +153,8 @@ class Metadata(BaseModel):
             "firstSeenAt": iso_s(self.first_seen) if self.first_seen is not None else None,
             "lastSeenAt": iso_s(self.last_seen) if self.last_seen is not None else None,
             "affectedCustomers": self.customers,
-            "affectedCost": None if self.cost is None else float(self.cost),
             "clusterConfidence": self.confidence,
+            "affectedCost": None if self.cost is None else float(self.cost),
         }
 
 

@@ -8,7 +8,7 @@ from collections.abc import Callable
 from threading import Lock
 from typing import Protocol
 
-from fixloop.models import TIMEOUT, Completion, Model, ModelUnavailable, Prompt, Throttled
+from fixloop.models import TIMEOUT, Completion, Model, ModelRefused, ModelUnavailable, Prompt, Throttled
 
 ATTEMPTS = 3  # calls for one answer that fail before it is given up
 THROTTLES = 12  # calls for one answer that are throttled before it is given up
@@ -21,7 +21,10 @@ class OutOfTime(Exception):
 
 
 class Pace(Protocol):
-    """When a call may be made, and what came of it: `storage.paces.Pace`, or nothing that holds back."""
+    """When a call may be made, and what came of it: `storage.paces.Pace`, or nothing that holds back.
+
+    Each call that was let through is reported once; `succeeded` says that its rate was accepted, whatever else it said.
+    """
 
     def take(self, deadline: float) -> bool: ...
     def succeeded(self) -> None: ...
@@ -74,6 +77,7 @@ class Patient:
                 raise OutOfTime("The rate budget of the model left no time.")
             left = self._deadline - self._clock()
             if left <= 0:
+                self._pace.succeeded()
                 raise OutOfTime("No time was left to ask the model.")
             try:
                 answer = self._model.complete(prompt, timeout=min(timeout, left))
@@ -89,6 +93,9 @@ class Patient:
                 if failed >= self._attempts:
                     raise
                 self._wait(broken, failed)
+            except ModelRefused:
+                self._pace.succeeded()
+                raise
             else:
                 self._pace.succeeded()
                 self._note(0)

@@ -13,7 +13,7 @@ _BEDROCK = {
     "anthropic.claude-sonnet-4-6": Price(3.0, 15.0),
     "anthropic.claude-sonnet-5": Price(2.0, 10.0),
 }
-"""On demand in us-east-1, as AWS published it on 2026-10-05."""
+"""On demand in us-east-1, as the price table of AWS's own agent toolkit gave it on 2026-10-05."""
 _NEARBY = 1.1
 """Claude by way of an inference profile of one part of the world, for the price of the model itself."""
 _PROFILES = ("us", "eu")
