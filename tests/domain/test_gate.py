@@ -9,7 +9,6 @@ import pytest
 
 from fixloop_cli.gate import Bar, Report, junit, markdown
 
-
 USUAL = Bar(0.6, 0.0)
 
 

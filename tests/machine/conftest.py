@@ -13,6 +13,7 @@ import pytest
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
 from bench.model_server import Answers, ModelServer, agreeable
+
 from cloud import Client, Cloud
 from fixloop.models import Endpoint
 from fixloop.storage import endpoints

@@ -9,8 +9,8 @@ from collections.abc import Callable
 from typing import Any
 
 import pytest
-
 from bench.model_server import completion
+
 from cloud import Client, Cloud
 from fixloop import rehearsal
 from fixloop.rehearsal import Batch
