@@ -36,7 +36,7 @@ MAY_NOT = {
     "UnroutedFunction": {"calls.GetItem", "reports.GetItem", "blobs.GetObject"},
     "GradeCallFunction": {"platform.GetItem", "reports.PutItem", "blobs.PutObject", "calls.DeleteItem"},
     "FileReportsFunction": {"platform.GetItem", "blobs.GetObject", "reports.DeleteItem"},
-    "GroupReportsFunction": {"platform.GetItem", "calls.PutItem", "blobs.PutObject"},
+    "GroupReportsFunction": {"calls.PutItem", "blobs.PutObject"},
     "RelayEventsFunction": {"platform.GetItem", "calls.GetItem", "reports.GetItem"},
     "SealListsFunction": {"platform.GetItem", "calls.DeleteItem", "reports.DeleteItem", "bus.PutEvents"},
 }

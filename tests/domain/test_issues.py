@@ -48,6 +48,7 @@ def test_one_issue_is_shown_as_the_published_page_shows_it() -> None:
             "lastSeenAt": "2025-08-14T09:15:00Z",
             "affectedCustomers": 38,
             "clusterConfidence": 0.92,
+            "affectedCost": None,
         },
         "createdAt": "2025-08-12T14:30:00Z",
         "updatedAt": "2025-08-14T09:15:00Z",

@@ -69,6 +69,9 @@ class Inside(Cloud):
     def _rules(self, function: str) -> None:
         """Events are handed on by `settle`."""
 
+    def _machine(self, name: str, properties: dict[str, Any]) -> None:
+        """None is started here."""
+
     # Serving
 
     def _serve(self, request: AWSPreparedRequest, event_name: str, **_: Any) -> AWSResponse:

@@ -75,7 +75,7 @@ class Weather(Cloud):
     def _table(self, name: str, properties: dict[str, Any]) -> None:
         """Made once the clients lead to the proxy."""
 
-    _bucket = _bus = _table
+    _bucket = _bus = _machine = _table
 
     def _rules(self, function: str) -> None:
         """Nothing is handed on here: tests call the functions themselves."""
