@@ -18,11 +18,12 @@ import signal
 import socket
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 import botocore.session
 from botocore.config import Config
@@ -175,12 +176,12 @@ def start(directory: Path, port: int, say: Say) -> tuple[int, int, bool]:
             f"End it with: kill -9 {pid}, and run this again."
         )
     say("Starting the local AWS")
-    port = free_port(port)
+    port, reservation = reserved_port(port)
     log_file(directory).parent.mkdir(parents=True, exist_ok=True)
     shutil.rmtree(directory / "tmp", ignore_errors=True)  # what a crash may have left
     for folder in ("state", "s3", "tmp"):
         (directory / folder).mkdir(exist_ok=True)
-    with log_file(directory).open("a") as log:
+    with log_file(directory).open("a") as log, reservation:
         process = subprocess.Popen(
             [sys.executable, "-m", "fixloop_cli.emulator", str(directory), str(port)],
             cwd=directory,
@@ -189,6 +190,7 @@ def start(directory: Path, port: int, say: Say) -> tuple[int, int, bool]:
             stdout=log,
             stderr=log,
             start_new_session=True,
+            pass_fds=[reservation.fileno()],  # the port stays reserved for as long as the process lives
         )
     ready = wait_until(lambda: process.poll() is not None or healthy(port), START_SECONDS)
     if not ready or process.poll() is not None:
@@ -271,16 +273,18 @@ def healthy(port: int) -> bool:
         connection.close()
 
 
-def free_port(wanted: int) -> int:
-    """The wanted port, or the first free one after it."""
+def reserved_port(wanted: int) -> tuple[int, IO[str]]:
+    """The wanted port, or the first free one after it, and an open file that keeps other checkouts' stacks off it."""
+    folder = Path(tempfile.gettempdir()) / f"fixloop-ports-{os.getuid()}"
+    folder.mkdir(mode=0o700, exist_ok=True)
     for port in range(wanted, wanted + PORTS_TRIED):
-        with socket.socket(socket.AF_INET, socket.SOCK_STREAM) as probe:
+        reservation = (folder / str(port)).open("w")
+        with contextlib.suppress(OSError), socket.socket(socket.AF_INET, socket.SOCK_STREAM) as probe:
+            fcntl.flock(reservation, fcntl.LOCK_EX | fcntl.LOCK_NB)
             probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-            try:
-                probe.bind(("127.0.0.1", port))
-            except OSError:
-                continue
-            return port
+            probe.bind(("127.0.0.1", port))
+            return port, reservation
+        reservation.close()
     raise Failed(
         f"No free port between {wanted} and {wanted + PORTS_TRIED} on 127.0.0.1. Stop something and try again."
     )

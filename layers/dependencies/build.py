@@ -63,7 +63,9 @@ GATHERING = (
     "aws_lambda_powertools/event_handler/openapi",
     "aws_lambda_powertools/utilities/data_classes",
 )
-# In place of what would write the documentation of each method from the model's prose, which is cut.
+# In place of modules that take long to import and have nothing to do here: botocore would write the documentation of
+# each method from the model's prose, which is cut; pydantic would look for plugins in the metadata of every package,
+# and urllib3 for a package that speaks HTTP/2.
 NO_DOCUMENTATION = '''"""Methods of clients have no documentation here."""
 
 
@@ -74,13 +76,18 @@ class ClientMethodDocstring(str):
 
 PaginatorDocstring = WaiterDocstring = ClientMethodDocstring
 '''
-# In place of what would look for plugins in the metadata of every package.
 NO_PLUGINS = '''"""There are no plugins here."""
 
 
 def get_plugins():
     return ()
 '''
+REPLACED = {
+    "botocore/docs/__init__.py": NO_DOCUMENTATION,
+    "botocore/docs/docstring.py": NO_DOCUMENTATION,
+    "pydantic/plugin/_loader.py": NO_PLUGINS,
+    "urllib3/http2/__init__.py": '"""There is no HTTP/2 here."""\n',
+}
 GATHERED_LATER = """
 
 _LATER = {later}
@@ -144,8 +151,11 @@ def build(target: Path) -> None:
 def make_lean(target: Path) -> None:
     """Everything but what needs the packages to be imported."""
     tidy(target)
-    cut_botocore(target / "botocore")
-    (target / "pydantic" / "plugin" / "_loader.py").write_text(NO_PLUGINS)
+    cut_botocore(target / "botocore" / "data")
+    for module, text in REPLACED.items():
+        if not (target / module).is_file():
+            raise SystemExit(f"there is no {module} to replace: mend REPLACED in {__file__}")
+        (target / module).write_text(text)
     for package in GATHERING:
         gather_later(target / package / "__init__.py")
     compile_bytecode(target)
@@ -199,18 +209,12 @@ def tidy(target: Path) -> None:
         stub.unlink()
 
 
-def cut_botocore(botocore: Path) -> None:
-    """Keep the models of our services and the files all services share; leave methods without documentation.
+def cut_botocore(data: Path) -> None:
+    """Keep the models of our services and the files all services share.
 
     With only these, finding a service lists seven folders instead of more than four hundred, and loading the
     DynamoDB model reads a twentieth of it. Every region and partition keeps working.
     """
-    cut_data(botocore / "data")
-    for module in ("docs/__init__.py", "docs/docstring.py"):
-        (botocore / module).write_text(NO_DOCUMENTATION)
-
-
-def cut_data(data: Path) -> None:
     for entry in data.iterdir():
         if entry.is_dir() and entry.name not in SERVICES:
             shutil.rmtree(entry)

@@ -49,14 +49,24 @@ def test_a_busy_port_is_stepped_over():
         taken.bind(("127.0.0.1", 0))
         taken.listen()
         port = taken.getsockname()[1]
-        assert local.free_port(port) > port
+        found, reservation = local.reserved_port(port)
+        reservation.close()
+        assert found > port
 
 
 def test_a_free_port_is_kept():
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
-    assert local.free_port(port) == port
+    found, reservation = local.reserved_port(port)
+    with reservation:
+        assert found == port
+        other, second = local.reserved_port(port)  # nothing listens there yet, but somebody is about to
+        second.close()
+        assert other > port
+    again, third = local.reserved_port(port)
+    third.close()
+    assert again == port
 
 
 def test_what_is_kept_is_read_again_and_only_its_owner_may(tmp_path: Path):

@@ -1,7 +1,8 @@
 """Imported first by every function: while its modules load, nothing is collected, or compiled that is compiled already.
 
 The layer of third-party packages has, beside their bytecode, what Python would still compile from text when they are
-imported: dataclasses, annotations in quotes, regular expressions. Until `done`, it is taken from there.
+imported and first used: dataclasses, annotations in quotes, regular expressions. It is taken from there; what is not
+there, and everything where there is no such layer, is compiled as ever.
 """
 
 import gc
@@ -14,10 +15,7 @@ import marshal  # noqa: E402
 import re  # noqa: E402
 import sys  # noqa: E402
 import typing  # noqa: E402
-from collections.abc import Callable  # noqa: E402
 from typing import Any  # noqa: E402
-
-_undo: list[Callable[[], None]] = []
 
 
 def _hand_out(texts: dict[tuple[str, str], Any], patterns: dict[tuple[str | bytes, int], Any]) -> None:
@@ -40,13 +38,6 @@ def _hand_out(texts: dict[tuple[str, str], Any], patterns: dict[tuple[str | byte
     vars(dataclasses)["exec"] = execute
     vars(typing)["compile"] = compiled
     compiler.compile = pattern
-    _undo.extend(
-        (
-            lambda: vars(dataclasses).pop("exec"),
-            lambda: vars(typing).pop("compile"),
-            lambda: setattr(compiler, "compile", plain),
-        )
-    )
 
 
 def _start() -> None:
@@ -63,8 +54,6 @@ def _start() -> None:
 
 def done() -> None:
     """Called on the last line of a function's module."""
-    while _undo:
-        _undo.pop()()
     gc.freeze()
     gc.enable()
 

@@ -17,7 +17,8 @@ AT_ONCE = 250  # members of a group that one run looks at
 def follow_fix(org: str, fix: Fix, now: int, applied_at: int | None = None) -> Issue | None:
     """The issue after it has followed its fix, forward only. Doing it again changes nothing.
 
-    `applied_at` (ms) says up to when reports count as resolved by it.
+    `applied_at` (ms) says up to when reports count as resolved by it. An issue that was closed since then and is open
+    again stays open.
     """
     issue = issues.look(org, fix.issue_id) if fix.issue_id else None
     if issue is None:
@@ -26,9 +27,11 @@ def follow_fix(org: str, fix: Fix, now: int, applied_at: int | None = None) -> I
     def moved(current: Issue) -> dict[str, Any]:
         target = followed(fix.status, current.status)
         fields: dict[str, Any] = {"status": target} if target else {}
-        if applied_at is not None:
-            fields["resolved_through"] = max(applied_at, current.resolved_through or 0)
-        return fields
+        if applied_at is None:
+            return fields
+        through = current.resolved_through or 0
+        once = {} if max(through, current.closed_at or 0) >= applied_at else fields
+        return {**once, "resolved_through": max(applied_at, through)}
 
     return issues.change(org, issue.id, moved, now)
 
@@ -58,8 +61,8 @@ def go_on(org: str, told: Resolving, now: int) -> Resolving | None:
 
 def _resolved(org: str, group: str, start: Resolving, before: Resolving | None, now: int) -> Resolving | None:
     """What is done is done again by whoever takes this up after a crash: the progress is noted last."""
-    members = [Member.model_validate(one) for one in issues.members(org, group, AT_ONCE, start.after)]
-    resolved = 0
+    following = [Member.model_validate(one) for one in issues.members(org, group, AT_ONCE + 1, start.after)]
+    members, resolved = following[:AT_ONCE], 0
     for member in members:
         if member.report_id is None:
             continue
@@ -72,6 +75,6 @@ def _resolved(org: str, group: str, start: Resolving, before: Resolving | None, 
         after=members[-1].key if members else start.after,
         looked_at=start.looked_at + len(members),
         resolved=start.resolved + resolved,
-        more=len(members) == AT_ONCE,
+        more=len(following) > AT_ONCE,
     )
     return made if issues.resolved(org, before, made) else None

@@ -116,7 +116,12 @@ class Found:
     def shown(self, kind: Kind, object_id: str) -> Linked:
         return {
             **link(kind, object_id),
-            "links": [link(other, one) for other in _READERS for one in self.ids.get(other, ())],
+            "links": [
+                link(other, one)
+                for other in _READERS
+                for one in self.ids.get(other, ())
+                if (other, one) != (kind, object_id)
+            ],
             "more": [other for other in _READERS if other in self.more],
         }
 

@@ -507,7 +507,7 @@ def outcome_of(runs: list[Result], threshold: float) -> Outcome:
 
 def batches(trace_ids: list[str], in_flight: int) -> tuple[list[list[str]], int]:
     """The traces cut into batches, and how many calls each worker keeps in flight when `WORKERS` run together."""
-    count = max(-(-len(trace_ids) // BATCH), 2 if len(trace_ids) > BATCH // 2 else 1)
+    count = -(-len(trace_ids) // BATCH)
     size = -(-len(trace_ids) // count)
     cut = [trace_ids[start : start + size] for start in range(0, len(trace_ids), size)]
     return cut, max(1, in_flight // min(len(cut), WORKERS))
