@@ -33,6 +33,7 @@ from fixloop.errors import (
     TimedOut,
     TooLarge,
     Unauthorized,
+    Unavailable,
     UpstreamFailed,
 )
 from fixloop.http import MAX_KEY_LENGTH, Api, Route
@@ -112,6 +113,7 @@ _SAID: dict[int, FixloopError] = {
     429: RateLimited(30),
     500: FixloopError("Internal server error."),
     502: UpstreamFailed("The model gave no answer."),
+    503: Unavailable("Too many batches of one trace at once. Send this one again."),
     504: TimedOut("The replay took too long."),
 }
 

@@ -3,13 +3,13 @@
 from fixloop import boot  # isort: skip
 
 from fixloop.http import Api, Reply, Request
-from fixloop.links import Linked, LinksQuery, linked
+from fixloop.links import Kind, Linked, LinksQuery, linked
 
 handler = Api()
 
 
 @handler.route("GET", "/v1/links/<kind>/<key>", query=LinksQuery, answers={200: Linked})
-def get_links(request: Request, kind: str, key: str) -> Reply:
+def get_links(request: Request, kind: Kind, key: str) -> Reply:
     query = request.parameters(LinksQuery)
     return Reply(200, linked(request.org, kind, key, query.limit, request.now))
 

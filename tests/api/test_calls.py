@@ -110,6 +110,8 @@ def test_the_server_gives_ids_that_nobody_has_used(caller: Client) -> None:
     assert made.status == 201
     assert made.json()["call_id"] == taken + 2
     assert caller.get(f"/v1/calls/{taken + 2}").json() == made.json()
+    caller.put(f"/v1/calls/{taken + 4}", {})  # the id that the call after this one would get
+    assert caller.post("/v1/calls", {}).json()["call_id"] == taken + 5
 
 
 def test_what_is_not_said_follows_from_what_is(caller: Client, clock: Any) -> None:

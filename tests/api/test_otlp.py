@@ -22,6 +22,8 @@ from opentelemetry.sdk.trace.export import BatchSpanProcessor, SimpleSpanProcess
 from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
 
 from cloud import Answer, Client, Cloud
+from fixloop.storage import traces
+from fixloop.storage.dynamo import Contended
 from fixloop.traces import id_of_otlp
 
 TRACE, OTHER = "5b8efff798038103d269b633813fc60c", "6b8efff798038103d269b633813fc60d"
@@ -283,3 +285,21 @@ def test_a_bad_id_is_named(caller: Client) -> None:
 def test_a_small_body_that_unpacks_to_a_huge_one_is_refused(caller: Client) -> None:
     answer = send(caller, gzip.compress(b" " * 9 * 1024 * 1024), JSON, "gzip")
     assert answer.status == 413
+
+
+def test_too_many_batches_of_one_trace_at_once_are_to_be_sent_again(
+    caller: Client, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Exporters send a batch again after a 503; after a 409 they would drop it."""
+
+    def contended(*_: object) -> None:
+        raise Contended("the trace kept changing")
+
+    body = json.dumps(request(answered("a"))).encode()
+    with monkeypatch.context() as busy:
+        busy.setattr(traces, "gather", contended)
+        refused = send(caller, body)
+        assert refused.status == 503
+        assert "Send this one again" in refused.json()["detail"]
+    assert send(caller, body).status == 200
+    assert the_trace(caller)["id"]

@@ -43,6 +43,7 @@ WRONG = {
 }
 BUSY = json.loads(JOB)["attempts"][0]
 START = BUSY["call"]["createdAt"]
+RETRY = {"type": "fixed-delay", "delay": 300_000, "maxRetries": 1}
 
 
 def card(severity: str = "high", **content: Any) -> dict[str, Any]:
@@ -93,30 +94,30 @@ def noise(characters: int) -> dict[str, Any]:
 class Scene:
     """What is started at once, so that the waiting for it is done together.
 
-    `loop` has three calls with the same wrong answer and wants triage; `phone` has a job whose attempts are told over
-    HTTP (`job`) and one whose attempt is told over the bus (`bus_job`); `heard` is a queue that hears the bus.
+    `loop` has three calls with the same wrong answer and wants triage. `phone`, where one report opens an issue, has a
+    job whose attempts are told over HTTP (`job`) and one whose attempt is told over the bus (`bus_job`). `storm` calls
+    one number again and again. `heard` is a queue that hears the bus.
     """
 
     world: World
     loop: Caller
     phone: Caller
+    storm: Caller
     heard: str
     job: str = ""
     bus_job: str = "job.of-the:bus@1"
 
-    def switch_triage_on(self) -> None:
-        command = ["--local", "orgs", "set", self.loop.org, "--triage", "on"]
+    def choose(self, caller: Caller, option: str, value: str) -> str:
+        command = ["--local", "orgs", "set", caller.org, option, value]
         done = CliRunner().invoke(app, command, env={"FIXLOOP_DIRECTORY": str(self.world.directory)})
         assert done.exit_code == 0, done.output
-        assert "triage: on" in done.output
+        return done.output
 
     def tell(self) -> None:
-        asked = {"didId": "did", "contactId": "c", "flowId": "f", "retry": {"type": "none"}}
-        said = self.phone("POST", "/call-requests", {**asked, "retry": {**RETRY}})
+        said = self.phone("POST", "/call-requests", {"didId": "d", "contactId": "c", "flowId": "f", "retry": RETRY})
         assert (said.status_code, said.json()["status"]) == (202, "queued")
         self.job = said.json()["jobId"]
-        report = {"attempt": 1, **{name: value for name, value in BUSY.items() if name != "attempt"}}
-        report = {**report, "callId": "bus-call", "call": {**BUSY["call"], "to": "6003"}, "outcome": "no_answer"}
+        report = {**BUSY, "callId": "bus-call", "call": {**BUSY["call"], "to": "6003"}, "outcome": "no_answer"}
         detail = {
             "type": "call.attempt.completed",
             "org_id": self.phone.org,
@@ -124,6 +125,9 @@ class Scene:
             "data": {"job_id": self.bus_job, "report": report},
         }
         self.world.put_event("call.attempt.completed", detail, source="acme.telephony", times=2)
+        for number in (2, 1, 3, 5, 4):
+            attempt = {**BUSY, "attempt": number, "callId": f"storm-{number}"}
+            self.storm.ok("PUT", f"/call-report/storm/attempts/{number}", attempt)
 
     def events(self) -> dict[str, dict[str, Any]]:
         """What the queue has heard of `phone`, by type."""
@@ -137,9 +141,6 @@ class Scene:
         return found
 
 
-RETRY = {"type": "fixed-delay", "delay": 300_000, "maxRetries": 1}
-
-
 @pytest.fixture(scope="module", autouse=True)
 def scene(world: World) -> Iterator[Scene]:
     sqs, events, bus = world.client("sqs"), world.client("events"), world.stack.outputs["BusName"]
@@ -149,8 +150,9 @@ def scene(world: World) -> Iterator[Scene]:
     rule = {"Rule": "acme-telephony", "EventBusName": bus}
     events.put_rule(Name=rule["Rule"], EventBusName=bus, EventPattern=json.dumps(pattern))
     events.put_targets(**rule, Targets=[{"Id": "queue", "Arn": arn}])
-    made = Scene(world, world.caller(), world.caller(), queue)
-    made.switch_triage_on()
+    made = Scene(world, world.caller(), world.caller(), world.caller(), queue)
+    assert "triage: on" in made.choose(made.loop, "--triage", "on")
+    assert "grouping threshold: 1" in made.choose(made.phone, "--grouping-threshold", "1")
     at_once(lambda number: made.loop.ok("PUT", f"/v1/calls/{number}", WRONG), (1, 2, 3), clients=3)
     made.tell()
     yield made
@@ -489,6 +491,26 @@ def test_attempts_become_calls_that_are_graded_whoever_told_of_them(scene: Scene
     assert phone.get("/call-report/call/bus-call")["outcome"] == "no_answer"
 
 
+def test_an_issue_tells_what_its_calls_cost_also_when_that_is_corrected(scene: Scene) -> None:
+    phone = scene.phone
+
+    def costs() -> list[float | None]:
+        issues = [phone.get(f"/api/v2/issues/{one['id']}")["data"] for one in phone.get("/api/v2/issues")["data"]]
+        return [one["metadata"]["affectedCost"] for one in issues]
+
+    assert eventually(costs, lambda found: found == [1.875075]) == [1.875075]
+    corrected = {**spoken(), "billing": {"nodes": [], "totalCost": 0}}
+    phone.ok("PUT", f"/call-report/{scene.job}/attempts/2", corrected)
+    assert eventually(costs, lambda found: found == [0]) == [0]
+    assert listed(phone) == []  # this organisation has not asked for triage
+
+
+def test_attempts_that_show_something_only_together_are_reported(scene: Scene) -> None:
+    reports = eventually(lambda: scene.storm.get("/v1/issue-reports"), lambda found: len(found) == 2)
+    assert sorted(one["detected_issue_ref"] for one in reports) == ["number-always-failing", "retry-storm"]
+    assert {(one["source"], one["metadata"]["number"]) for one in reports} == {("system", BUSY["call"]["to"])}
+
+
 def test_who_listens_on_the_bus_hears_what_is_asked_for_and_what_is_recorded(scene: Scene) -> None:
     heard: dict[str, dict[str, Any]] = {}
     wanted = {"call_request.queued", "call.attempt.completed", "attempt.recorded"}
@@ -511,3 +533,17 @@ def test_a_verified_fix_is_told_and_closes_the_triage_issue_when_it_is_applied(
     assert eventually(lambda: loop.get(path)["data"]["status"], lambda status: status == "done") == "done"
     (moved,) = (one for one in timeline(loop, path) if one["type"] == "status_changed")
     assert (moved["actor"]["kind"], moved["from_status"], moved["to_status"]) == ("system", "todo", "done")
+
+
+def test_no_function_was_refused_what_it_asked_for(world: World) -> None:
+    logs = world.client("logs")
+    pages = logs.get_paginator("describe_log_groups").paginate()
+    groups = [group["logGroupName"] for page in pages for group in page["logGroups"]]
+    found = logs.get_paginator("filter_log_events")
+
+    def said(words: str, group: str) -> list[str]:
+        pages = found.paginate(logGroupName=group, filterPattern=words)
+        return [one["message"] for page in pages for one in page["events"]]
+
+    assert sum(bool(said("START", group)) for group in groups) > 20
+    assert not [message for group in groups for message in said("AccessDenied", group)]

@@ -8,7 +8,21 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from fixloop.grouping import THRESHOLD, VERSION, Member, described, failing_turn, fingerprint, severity, tags, worst
+from fixloop.app_issues import TYPES, AppIssue, AppIssueIn, Type, identifier, made
+from fixloop.grouping import (
+    THRESHOLD,
+    VERSION,
+    Member,
+    complaint,
+    described,
+    failing_turn,
+    fingerprint,
+    fingerprint_of_app_issue,
+    severity,
+    tags,
+    worst,
+)
+from fixloop.identity import User
 from fixloop.issue_reports import Report, ReportIn
 from fixloop.issues import SEVERITIES
 
@@ -146,3 +160,50 @@ def test_a_failing_turn_is_always_one_of_the_agents(rows: list[Any], index: int 
     found = failing_turn(rows, index, second)
     spoken = [at for at, row in enumerate(rows) if row["role"] == "assistant"]
     assert found in spoken if spoken and (index, second) != (None, None) else found is None
+
+
+# App issues
+
+
+def app_issue(**content: Any) -> AppIssue:
+    given = AppIssueIn(resource_type="Thread", **{"type": "Inaccurate", **content})
+    return made("org_1", given, User(id=7), 1, 0, 0)
+
+
+def test_app_issues_of_one_type_on_one_agent_are_one_group() -> None:
+    first, second = (
+        fingerprint_of_app_issue(app_issue(description=text), "agent_1").group for text in ("One.", "Other.")
+    )
+    assert first == second
+    assert first != fingerprint_of_app_issue(app_issue(type="Format"), "agent_1").group
+    assert first != fingerprint_of_app_issue(app_issue(), "agent_2").group
+
+
+def test_the_second_version_is_frozen_and_leaves_the_groups_of_the_first_alone() -> None:
+    found = fingerprint_of_app_issue(app_issue(), "agent_12")
+    assert found.group == "2#agent_12#app-issue:Inaccurate"
+    of_report = fingerprint(report(detected_issue_ref="app-issue:Inaccurate"), "agent_12")
+    assert of_report
+    assert of_report.group == "1#agent_12#app-issue:Inaccurate"
+
+
+@pytest.mark.parametrize("kind", TYPES)
+def test_every_type_of_complaint_has_a_title_and_a_severity(kind: Type) -> None:
+    title, how_bad = complaint(app_issue(type=kind))
+    assert title
+    assert how_bad in SEVERITIES
+    assert complaint(app_issue(type=kind, description="  The day was wrong.\nAnd more."))[0] == (
+        f"{title}: The day was wrong."
+    )
+    assert len(complaint(app_issue(type=kind, description="x" * 5000))[0]) == 255
+
+
+def test_members_are_named_by_what_they_are_and_sort_by_age() -> None:
+    reports = [member(number).key for number in (1, 9, 10, 100)]
+    assert reports == sorted(reports)
+    complaints = [
+        Member(app_issue_id=identifier(number, 5), thread_id="t", at=0, severity="low", title="", description="")
+        for number in (1, 9, 16, 256)
+    ]
+    assert [one.key for one in complaints] == sorted(one.key for one in complaints)
+    assert described([member(1), complaints[0]], "them").startswith("Call 1: What 1 says.\n\nThread t:")

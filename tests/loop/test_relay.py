@@ -158,3 +158,40 @@ def test_rows_that_mean_nothing_are_passed_over(cloud: Cloud, caller: Client) ->
     other = copy.deepcopy(made[0])
     other["dynamodb"]["Keys"]["sk"] = {"S": "body#1234"}
     assert outbox.of_record(other) == []
+
+
+def test_each_closing_of_an_issue_is_an_event_of_its_own(cloud: Cloud, caller: Client) -> None:
+    made = caller.post("/api/v2/issues", {"title": "Wrong days", "agentId": "agent_1"}).json()["data"]
+    cloud.settle()
+    path = f"/api/v2/issues/{made['id']}"
+
+    def act() -> None:
+        for status in ("testing", "closed", "closed", "open", "closed"):
+            assert caller.patch(path, {"status": status}).status == 200
+        assert caller.patch(path, {"title": "Wrong dates"}).status == 200
+        assert caller("DELETE", path).status == 200
+
+    told = events(records(cloud, caller, act))
+    assert [event.type for event in told] == ["issue.closed", "issue.closed"]
+    assert {event.data["issue_id"] for event in told} == {made["id"]}
+    assert len({event.id for event in told}) == 2
+
+
+def test_a_triage_issue_that_ends_is_an_event_and_one_that_goes_on_is_none(cloud: Cloud, caller: Client) -> None:
+    body = {"title": "Wrong days", "severity": "low", "category": "Dialogue"}
+    made = caller.post("/v1/triage/issues", body).json()["data"]
+    path = f"/v1/triage/issues/{made['id']}"
+
+    def act() -> None:
+        for status in ("in_review", "done", "closed", "todo", "closed"):
+            assert caller.patch(path, {"status": status}).status == 200
+        assert caller.post(f"{path}/comments", {"detail": "Well."}).status == 201
+        assert caller("DELETE", path).status == 204
+
+    told = events(records(cloud, caller, act))
+    assert [(event.type, event.data["status"]) for event in told] == [
+        ("triage_issue.closed", "done"),
+        ("triage_issue.closed", "closed"),
+    ]
+    assert {(event.data["issue_id"], event.data["followed"]) for event in told} == {(None, False)}
+    assert len({event.id for event in told}) == 2

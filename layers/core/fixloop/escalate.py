@@ -82,8 +82,9 @@ def _of_issue(org: str, issue: LoopIssue, found: Found, now: int) -> Issue | Non
         card = found.put(org, f"issue#{issue.id}#{issue.closed_at or 0}", now, issue.id)
     else:
         card = _first_of_issue(org, issue, found, now)
-    if card and issue.status == "closed":
-        return triage.move_forward(org, card.id, "done", now, issue.closed_at)
+    current = issues.look(org, issue.id)  # it may have been closed before there was anything to close with it
+    if card and current and current.status == "closed":
+        return triage.move_forward(org, card.id, "done", now, current.closed_at)
     return card
 
 

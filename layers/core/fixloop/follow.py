@@ -76,5 +76,6 @@ def _resolved(org: str, group: str, start: Resolving, before: Resolving | None, 
         looked_at=start.looked_at + len(members),
         resolved=start.resolved + resolved,
         more=len(following) > AT_ONCE,
+        at=now,
     )
     return made if issues.resolved(org, before, made) else None

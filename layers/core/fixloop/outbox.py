@@ -125,7 +125,7 @@ def _of_resolving(org: str, new: dict[str, Any] | None) -> list[Envelope]:
     progress = resolving_of(new)
     told = {name: getattr(progress, name) for name in ReportsResolved.model_fields}
     identity = (progress.fix_id, progress.applied_at, progress.looked_at, progress.more)
-    return [envelope("reports.resolved", org, ReportsResolved(**told), progress.applied_at, *identity)]
+    return [envelope("reports.resolved", org, ReportsResolved(**told), progress.at, *identity)]
 
 
 def _of_fix(org: str, old: dict[str, Any] | None, new: dict[str, Any] | None) -> list[Envelope]:

@@ -587,7 +587,10 @@ def bound(org: str, name: str, issue_id: str) -> None:
 
 @dataclass(frozen=True)
 class Resolving:
-    """How far the reports behind an applied fix are resolved: `after` is the key of the last member looked at."""
+    """How far the reports behind an applied fix are resolved: `after` is the key of the last member looked at.
+
+    Times in ms; `at` is when it came so far.
+    """
 
     fix_id: str
     issue_id: str
@@ -596,6 +599,7 @@ class Resolving:
     looked_at: int = 0
     resolved: int = 0
     more: bool = True
+    at: int = 0
 
 
 def _resolving_key(org: str, fix_id: str, applied_at: int) -> Item:

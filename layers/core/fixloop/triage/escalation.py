@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -56,11 +57,11 @@ def flag(member: Member, pattern: str | None, rows: Sequence[Mapping[str, Any]])
     if member.call_id is None or member.turn is None or member.turn >= len(rows):
         return None
     row = rows[member.turn]
-    second = "" if row.get("start_ms") is None else f" (second {row['start_ms'] // 1000} of the call)"
-    said = row.get("content")
+    second = "" if row.get("start_ms") is None else f" (second {int(row['start_ms'] // 1000)} of the call)"
+    said, stem = row.get("content"), (pattern or "").partition(":")[0][:64]
     return FlagIn(
         call_id=str(member.call_id),
-        type=(pattern or "").partition(":")[0][:64].strip("-_: ") or _UNNAMED,
+        type=stem if re.search(r"[^\W_]", stem) else _UNNAMED,
         note=f"{member.title}{second}",
         message_index=member.turn,
         message_text=said[:10_000] if isinstance(said, str) else None,
