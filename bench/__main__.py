@@ -17,6 +17,7 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 
+from bench import families as others
 from bench import lists, writes
 from bench.world import ROOT
 
@@ -31,10 +32,14 @@ def main() -> None:
     with ProcessPoolExecutor(2) as workers, console.status("Filling lists with 1,000 and 100,000 rows"):
         parts: list[Future[Any]] = [workers.submit(lists.measure, family) for family in ("calls", "issue_reports")]
         written = workers.submit(writes.measure)
+        further = [workers.submit(others.measure, name) for name in others.FAMILIES]
         families, creates = [part.result() for part in parts], written.result()
+        rest = [part.result() for part in further]
     for family in families:
         _show_pages(family)
     _show_walks(families)
+    for family in rest:
+        _show_others(family)
     _show_writes(creates, families)
     with tempfile.TemporaryDirectory() as scratch:
         with console.status("Warm requests"):
@@ -57,12 +62,14 @@ def main() -> None:
     _show_replays(replayed)
     targets = [
         *_list_targets(families),
+        *_other_targets(rest),
         *_write_targets(creates, families),
         *_time_targets(kept["warm"], colds),
         *_replay_targets(replayed),
     ]
     _show_targets(targets)
     results = {"lists": families, "writes": creates, "warm": kept["warm"], "cold": colds, "replays": replayed}
+    results["other_lists"] = rest
     results["targets"] = targets
     RESULTS.write_text(json.dumps(results, indent=1) + "\n")
     console.print(f"{time.monotonic() - began:.0f} s; everything is in {RESULTS.name}")
@@ -170,6 +177,56 @@ def _said(page: dict[str, Any]) -> str:
     filters = " ".join(f"{name}={value}" for name, value in page["filters"].items()) or "no filter"
     dates = "" if page["dates"] == "-" else f", dates: {page['dates']}"
     return f"{filters}{dates}, offset {page['offset']:,} of {page['matching']:,} among {page['stored']:,}"
+
+
+# The other families' lists
+
+
+def _show_others(family: dict[str, Any]) -> None:
+    small, large = others.SIZES
+    table = Table(
+        title=f"{others.TITLES[family['family']]}: a page of {others.LIMIT}",
+        caption="requests / items read (counters and index entries too) / read units",
+        title_justify="left",
+    )
+    table.add_column("asked for")
+    table.add_column("offset", justify="right")
+    for size in (small, large):
+        table.add_column(f"{size:,} stored", justify="right")
+    for (what, offset), pages in _by_page(family).items():
+        cells = [f"{p['requests']} / {p['read']} / {p['units']:g}" for p in (pages[small], pages[large])]
+        table.add_row(what, f"{offset:,}", *cells)
+    console.print(table)
+
+
+def _by_page(family: dict[str, Any]) -> dict[tuple[str, int], dict[int, dict[str, Any]]]:
+    found: dict[tuple[str, int], dict[int, dict[str, Any]]] = defaultdict(dict)
+    for page in family["pages"]:
+        found[(page["what"], page["offset"])][page["stored"]] = page
+    return found
+
+
+def _other_targets(rest: list[dict[str, Any]]) -> Iterable[dict[str, Any]]:
+    small, large = others.SIZES
+    for family in rest:
+        title = others.TITLES[family["family"]]
+        full = [p for (_, offset), p in _by_page(family).items() if not offset and p[small]["returned"] == others.LIMIT]
+        growth = sum(p[large]["units"] for p in full) / sum(p[small]["units"] for p in full)
+        yield _target(f"{title}: first page at 100,000 against 1,000 stored, read units", growth, MOST_GROWTH, "×")
+        first = [page for page in family["pages"] if not page["offset"]]
+        worst = max(first, key=lambda page: page["read"] - 2 * page["returned"])
+        over = sum(page["read"] > 2 * page["returned"] + 50 for page in first)
+        beyond = worst["read"] - 2 * worst["returned"]
+        note = f"{worst['what']}; {over} of {len(first)} pages over"
+        yield _target(f"{title}: items read beyond twice those returned, first page", beyond, 50, " items", note)
+        worst = max(family["pages"], key=lambda page: page["units"])
+        over = sum(page["units"] > MOST_READ_UNITS for page in family["pages"])
+        note = (
+            f"{worst['what']}, offset {worst['offset']:,} of {worst['stored']:,}; {over} of {len(family['pages'])} over"
+        )
+        yield _target(f"{title}: read units of a page", worst["units"], MOST_READ_UNITS, "", note)
+        if family["family"] == "traces":
+            yield _target("POST /api/traces: write units", family["create"] + 1, MOST_WRITE_UNITS, "", "1 for its body")
 
 
 # Writes

@@ -145,14 +145,13 @@ def _call(found: Found, key: str) -> str:
         raise NotFound(f"Call {key} not found.")
     row = calls.find(found.org, call_id)
     body = calls.body(row)
-    _agent_of(found, row.agent_id)
+    agent_id = _agent_of(found, row.agent_id)
     spoken = (at for at, said in enumerate(body.get("transcripts", [])) if traces.is_agent(said.get("role")))
     turns = [traces.id_of_turn(found.org, call_id, at) for at, _ in zip(spoken, range(found.limit + 1), strict=False)]
     found.add("trace", _there(found, turns))
     newest = sorted(row.report_ids, reverse=True)
     found.add("report", newest)
-    for report in issue_reports.find_many(found.org, newest[: found.limit]):
-        _grouped(found, report, row)
+    _grouped(found, issue_reports.find_many(found.org, newest[: found.limit]), agent_id)
     _attempt_of(found, call_reports.of_loop_call(found.org, call_id))
     return str(call_id)
 
@@ -163,8 +162,7 @@ def _report(found: Found, key: str) -> str:
     found.add("call", [report.call_id])
     member = gather.member_of(row, calls.body(row), report)
     found.add("trace", _there(found, [member.trace_id] if member.trace_id else []))
-    _agent_of(found, row.agent_id)
-    _grouped(found, report, row)
+    _grouped(found, [report], _agent_of(found, row.agent_id))
     return str(report.id)
 
 
@@ -299,17 +297,25 @@ def _agent_of(found: Found, agent_number: int | None) -> str:
     return agent.id if agent else grouping.UNASSIGNED
 
 
-def _grouped(found: Found, report: Report, row: calls.Row) -> None:
-    """The issue a report is part of, and the triage issues for either."""
-    opened = [triage.find_from(found.org, f"report#{report.trace_id}")]
-    fingerprint = grouping.fingerprint(report, _agent_of(found, row.agent_id))
-    if fingerprint is not None:
-        opened.append(triage.find_from(found.org, f"group#{fingerprint.group}"))
-        issue_id = issues.group(found.org, fingerprint.group).issue_id
+def _grouped(found: Found, reports: Iterable[Report], agent_id: str) -> None:
+    """The issues that reports of one call are part of, and the triage issues for either."""
+    groups = set()
+    for report in reports:
+        if fingerprint := grouping.fingerprint(report, agent_id):
+            groups.add(fingerprint.group)
+        if report.said.severity == "critical":
+            _opened(found, f"report#{report.trace_id}")
+    for group in sorted(groups):
+        issue_id = issues.group(found.org, group).issue_id
         if issue_id and issues.look(found.org, issue_id):
             found.add("issue", [issue_id])
             _standing_for(found, issue_id)
-    found.add("triage_issue", (card.id for card in opened if card is not None))
+        _opened(found, f"group#{group}")
+
+
+def _opened(found: Found, natural_key: str) -> None:
+    card = triage.find_from(found.org, natural_key)
+    found.add("triage_issue", [card.id] if card else [])
 
 
 def _standing_for(found: Found, issue_id: str) -> None:
