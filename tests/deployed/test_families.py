@@ -7,6 +7,7 @@ import random
 import secrets
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from string import ascii_letters
 from typing import Any
 
 import httpx
@@ -85,6 +86,20 @@ def without_call(number: int, **content: Any) -> dict[str, Any]:
     }
 
 
+def talk(turns: int) -> list[dict[str, Any]]:
+    """What a caller goes on to say; no packing makes it much smaller."""
+    chance = random.Random(5)
+    return [
+        {
+            "role": "user",
+            "content": "".join(chance.choices(ascii_letters, k=12_000)),
+            "start_ms": at * 1000,
+            "end_ms": at * 1000 + 900,
+        }
+        for at in range(14, 14 + turns)
+    ]
+
+
 def noise(characters: int) -> dict[str, Any]:
     """An event that no packing makes smaller."""
     return {"type": "note", "timestamp": START, "data": {"text": secrets.token_hex(characters // 2)}}
@@ -94,9 +109,9 @@ def noise(characters: int) -> dict[str, Any]:
 class Scene:
     """What is started at once, so that the waiting for it is done together.
 
-    `loop` has three calls with the same wrong answer and wants triage. `phone`, where one report opens an issue, has a
-    job whose attempts are told over HTTP (`job`) and one whose attempt is told over the bus (`bus_job`). `storm` calls
-    one number again and again. `heard` is a queue that hears the bus.
+    `loop` has three calls with the same wrong answer, one of them too long for a row, and wants triage. `phone`, where
+    one report opens an issue, has a job whose attempts are told over HTTP (`job`) and one whose attempt is told over
+    the bus (`bus_job`). `storm` calls one number again and again. `heard` is a queue that hears the bus.
     """
 
     world: World
@@ -153,7 +168,8 @@ def scene(world: World) -> Iterator[Scene]:
     made = Scene(world, world.caller(), world.caller(), world.caller(), queue)
     assert "triage: on" in made.choose(made.loop, "--triage", "on")
     assert "grouping threshold: 1" in made.choose(made.phone, "--grouping-threshold", "1")
-    at_once(lambda number: made.loop.ok("PUT", f"/v1/calls/{number}", WRONG), (1, 2, 3), clients=3)
+    bodies = {1: WRONG, 2: WRONG, 3: {**WRONG, "transcripts": [*TURNS, *talk(45)]}}
+    at_once(lambda number: made.loop.ok("PUT", f"/v1/calls/{number}", bodies[number]), bodies, clients=3)
     made.tell()
     yield made
     events.remove_targets(**rule, Ids=["queue"])
@@ -496,6 +512,7 @@ def test_attempts_become_calls_that_are_graded_whoever_told_of_them(scene: Scene
         if spoke:
             assert any("60 days" in str(issue) for issue in grades[one["call_id"]]["detected_issues"])
             assert phone.get(f"/v1/calls/{one['call_id']}/transcript")["transcripts"][2]["content"] == SAID[2][3]
+    assert tied(phone, "call_report", BUSY["callId"])["job"] == {scene.job}
     of_job = tied(phone, "job", scene.job)
     assert of_job["call_report"] == {BUSY["callId"], spoken()["callId"]}
     assert of_job["call"] | tied(phone, "job", scene.bus_job)["call"] == {str(one["call_id"]) for one in calls}
@@ -543,6 +560,8 @@ def test_a_verified_fix_is_told_and_closes_the_triage_issue_when_it_is_applied(
     assert (shown["status"], shown["results"]["improved"]) == ("completed", 3)
     assert "3 improved" in asked(loop, opened["id"], "status")[-1]["detail"]
     assert tied(loop, "fix", fix).items() >= {"shadow_test": {test}, "triage_issue": {opened["id"]}}.items()
+    assert tied(loop, "shadow_test", test)["fix"] == {fix}
+    assert tied(loop, "agent", "agent_12").items() >= {"call": {"1", "2", "3"}}.items()
     loop.ok("PATCH", f"/api/fixes/{fix}", {"status": "applied"})
     path = f"{TRIAGE}/{opened['id']}"
     assert eventually(lambda: loop.get(path)["data"]["status"], lambda status: status == "done") == "done"

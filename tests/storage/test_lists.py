@@ -465,9 +465,9 @@ def test_writers_movers_and_sealers_at_once_leave_exact_lists_and_no_reader_of_a
             for number in range(first, 61, 2):
                 world.move(world.rows[number], replace(world.rows[number], leaf=chance.choice(LEAVES)))
 
-        def seal() -> None:
+        def seal() -> None:  # at the writers' time: to one far ahead, a number whose row is on its way would be a gap
             while not done.is_set():
-                listed.seal(O, clock + 100_000_000)
+                listed.seal(O, world.now)
 
         def read() -> None:
             while not done.is_set():
