@@ -63,7 +63,7 @@ demo: setup ## The whole loop, told on the local AWS
 
 test: setup ## Every test, the deployed ones too
 	@$(VENV)/bin/pytest -q -n 2 --dist worksteal -m 'not deployed'
-	@$(VENV)/bin/pytest -q -m deployed tests/deployed tests/local
+	@$(VENV)/bin/pytest -q -m deployed tests/deployed
 
 check: setup-check ## Format, lint, types, templates, security
 	@$(MAKE) --no-print-directory --keep-going --jobs 2 $(TOGETHER) $(CHECKS) && echo "All checks passed."

@@ -196,6 +196,11 @@ def forget_deliveries(account: str, region: str) -> None:
         queue._messages = []
 
 
+def has_mail(account: str, region: str, queue: str) -> bool:
+    """Whether it is worth asking the queue of this URL for messages."""
+    return bool(sqs_backends[account][region].queues[queue.rpartition("/")[2]]._messages)
+
+
 def last_written(account: str, region: str, table: str) -> str | None:
     """The sequence number of a table's last stream record that was not forgotten."""
     shard = dynamodb_backends[account][region].tables[table].stream_shard

@@ -19,7 +19,7 @@ import yaml
 
 import answers
 import executions
-from better_moto import forget_deliveries, last_written
+from better_moto import forget_deliveries, has_mail, last_written
 
 ROOT = Path(__file__).resolve().parent.parent
 ACCOUNT, REGION = "123456789012", "us-east-1"
@@ -331,7 +331,7 @@ class Cloud:
     def _pump_rules(self) -> int:
         seen = 0
         for queue, function in self._queues.items():
-            while (
+            while has_mail(ACCOUNT, REGION, queue) and (
                 messages := self.client("sqs").receive_message(QueueUrl=queue, MaxNumberOfMessages=10).get("Messages")
             ):
                 for message in messages:
@@ -344,6 +344,8 @@ class Cloud:
         """Waits for executions to end; those that did not succeed are told of as Step Functions tells."""
         seen = 0
         for arn in self._machines:
+            if executions.started(ACCOUNT, REGION, arn) <= self._read.keys():
+                continue
             for execution in executions.ended(self.client("stepfunctions"), arn):
                 if execution["executionArn"] in self._read:
                     continue

@@ -30,10 +30,8 @@ def cloud() -> Iterator[Cloud]:
 
 
 def pytest_itemcollected(item: pytest.Item) -> None:
-    if item.get_closest_marker("deployed") and item.path.parent.name not in ("deployed", "local"):
-        raise pytest.UsageError(
-            f"{item.path} is deployed, and `make test` runs such tests of tests/deployed and tests/local"
-        )
+    if item.get_closest_marker("deployed") and item.path.parent.name != "deployed":
+        raise pytest.UsageError(f"{item.path} is deployed, and `make test` runs such tests of tests/deployed")
 
 
 @pytest.hookimpl(tryfirst=True)

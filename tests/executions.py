@@ -11,6 +11,7 @@ from typing import Any
 
 from moto.stepfunctions.parser.asl.component.common.retry import retrier_decl
 from moto.stepfunctions.parser.asl.component.state.exec.state_task import lambda_eval_utils
+from moto.stepfunctions.parser.models import stepfunctions_parser_backends
 
 PATIENCE = 120.0  # seconds for all executions to end
 _sleep = time.sleep
@@ -49,6 +50,12 @@ class _NoWaiting:
     @staticmethod
     def sleep(_: float) -> None:
         _sleep(0.01)
+
+
+def started(account: str, region: str, machine: str) -> set[str]:
+    """The ARNs of all executions of a machine, however they stand."""
+    machines = stepfunctions_parser_backends[account][region].state_machines
+    return {execution.execution_arn for one in machines if one.arn == machine for execution in one.executions}
 
 
 def ended(client: Any, machine: str) -> list[dict[str, Any]]:

@@ -1,6 +1,6 @@
 """Runs MiniStack, the local AWS, in this process, and adds what AWS does and it does not.
 
-    python -m fixloop_cli.emulator DIRECTORY PORT
+    python -m fixloop_cli.emulator DIRECTORY PORT RESERVATION
 
 MiniStack is a dependency with a fixed version, and this module reaches into it; where its inside has changed, starting
 fails and says so. What is added, each to be removed once MiniStack does it itself:
@@ -77,10 +77,12 @@ requests_seen = 0
 
 
 def main() -> None:
-    directory, port = Path(sys.argv[1]), int(sys.argv[2])
+    directory, port, reservation = Path(sys.argv[1]), int(sys.argv[2]), int(sys.argv[3])
+    os.set_inheritable(reservation, False)  # functions that outlive this process do not keep the port
     lock = take_lock(directory / "emulator.lock", port)
     adapt(directory)
     asyncio.run(serve(port))
+    os.close(reservation)
     lock.close()
 
 

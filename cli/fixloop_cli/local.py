@@ -183,7 +183,7 @@ def start(directory: Path, port: int, say: Say) -> tuple[int, int, bool]:
         (directory / folder).mkdir(exist_ok=True)
     with log_file(directory).open("a") as log, reservation:
         process = subprocess.Popen(
-            [sys.executable, "-m", "fixloop_cli.emulator", str(directory), str(port)],
+            [sys.executable, "-m", "fixloop_cli.emulator", str(directory), str(port), str(reservation.fileno())],
             cwd=directory,
             env=emulator_environment(directory, port),
             stdin=subprocess.DEVNULL,

@@ -25,7 +25,7 @@ SORTS = ("last_activity_at", "created_at", "severity", "status")
 DAY = 86_400
 
 
-def walk(reader: Client, limit: int = 3, **query: Any) -> list[dict[str, Any]]:
+def walk(reader: Client, limit: int = 7, **query: Any) -> list[dict[str, Any]]:
     """Every item of a list, page by page."""
     found: list[dict[str, Any]] = []
     cursor: dict[str, str] = {}
@@ -279,7 +279,7 @@ def test_lists_hold_their_place_while_many_write(caller: Client) -> None:
         writers = [threads.submit(write, at) for at in range(3)]
         try:
             for sort, order in itertools.product(SORTS, ("desc", "asc")):
-                found = [one["id"] for one in walk(caller, limit=4, sort=sort, order=order)]
+                found = [one["id"] for one in walk(caller, limit=6, sort=sort, order=order)]
                 met = [one for one in found if one in {issue["id"] for issue in still}]
                 assert met == expected(still, sort, order), (sort, order)
         finally:

@@ -15,7 +15,7 @@ from fixloop_cli.openapi import DOCUMENT
 
 pytestmark = [pytest.mark.deployed, pytest.mark.xdist_group("deployed")]
 
-SECONDS = 40  # of requests; with starting and stopping it stays within a minute
+SECONDS = 20  # of requests; with starting and stopping it stays within a minute
 REPEATS = {"$ref": "#/components/parameters/IdempotencyKey"}
 NAMED = {
     ("FixIn", "issueId"): "/api/v2/issues",

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable
+from functools import cache
 from typing import Any
 
 import botocore.session
@@ -57,6 +58,15 @@ def granted(function: dict[str, Any]) -> set[str]:
     return found
 
 
+@cache
+def _session() -> botocore.session.Session:
+    """One for all roles: it remembers what it has read of AWS's services."""
+    maker = botocore.session.Session()
+    maker.set_config_variable("config_file", os.devnull)
+    maker.set_config_variable("credentials_file", os.devnull)
+    return maker
+
+
 def session_of(world: World, role: str) -> Callable[[str], Any]:
     """Makes clients with the role's rights."""
     session = world.client("sts").assume_role(RoleArn=role, RoleSessionName="test")["Credentials"]
@@ -65,9 +75,7 @@ def session_of(world: World, role: str) -> Callable[[str], Any]:
         "aws_secret_access_key": session["SecretAccessKey"],
         "aws_session_token": session["SessionToken"],
     }
-    maker = botocore.session.Session()
-    maker.set_config_variable("config_file", os.devnull)
-    maker.set_config_variable("credentials_file", os.devnull)
+    maker = _session()
 
     def client(service: str) -> Any:
         return maker.create_client(service, world.stack.region, endpoint_url=world.stack.endpoint_url, **credentials)

@@ -17,8 +17,6 @@ from fixloop_cli import local
 
 STACK = Path(__file__).parent / "stack"
 
-pytestmark = [pytest.mark.deployed, pytest.mark.xdist_group("emulator")]
-
 
 @pytest.fixture(scope="module", autouse=True)
 def no_admin() -> Iterator[None]:

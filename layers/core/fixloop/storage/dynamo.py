@@ -101,8 +101,8 @@ def get(table: str, key: Item, *, consistent: bool = True) -> Item | None:
 
 
 def get_many(table: str, keys: Iterable[Item], *, consistent: bool = False) -> list[Item]:
-    """All items that exist, in no order. Throttled leftovers are asked for again."""
-    waiting = [pack(key) for key in keys]
+    """All items that exist, in no order, each once. Throttled leftovers are asked for again."""
+    waiting = [pack(key) for key in {tuple(key.items()): key for key in keys}.values()]
     found: list[Item] = []
     for attempt in range(_ATTEMPTS):
         if not waiting:

@@ -72,16 +72,19 @@ def _walked(
     since = query.since(now) if query.date_field == query.index_time else None
     places = _places(org, query, after, leaves, since, query.limit)
     found: list[Issue] = []
+    met: set[str] = set()
     last: Place | None = None
     looked_at = 0
     while chunk := list(islice(places, query.limit + 1 - len(found) if whole else min(100, query.limit * 2))):
         issues = rows.find_many(org, [place.key[-36:] for place in chunk])
         for place in chunk:
             issue = issues.get(place.key[-36:])
-            if issue is not None and query.matches(issue, now) and not _ahead(query, issue, place):
+            again = issue is None or issue.id in met  # it went from one leaf to another while they were read
+            if issue is not None and not again and query.matches(issue, now) and not _ahead(query, issue, place):
                 if len(found) == query.limit:
                     return found, last
                 found.append(issue)
+                met.add(issue.id)
             last = place
         looked_at += len(chunk)
         if not whole and looked_at >= LOOKED_AT:
