@@ -15,7 +15,7 @@ from fixloop_cli.openapi import DOCUMENT
 
 pytestmark = [pytest.mark.deployed, pytest.mark.xdist_group("deployed")]
 
-SECONDS = 20  # of requests; with starting and stopping it stays within a minute
+SECONDS = 25  # of requests; with starting and stopping it stays within a minute
 REPEATS = {"$ref": "#/components/parameters/IdempotencyKey"}
 NAMED = {
     ("FixIn", "issueId"): "/api/v2/issues",
@@ -127,4 +127,4 @@ def test_no_generated_request_gets_a_500_or_an_answer_outside_the_document(world
     assert report["operations"]["tested"] == report["operations"]["total"] > 40
     rates = report["valid_rates"].items()
     served = {operation for operation, phases in rates if any(phase["accepted"] for phase in phases.values())}
-    assert len(served) > 0.8 * report["operations"]["total"], f"few succeeded: {sorted(served)}"
+    assert len(served) > 0.6 * report["operations"]["total"], f"few succeeded: {sorted(served)}"

@@ -130,9 +130,9 @@ def test_the_same_while_one_in_five_of_dynamodbs_answers_is_a_fault(sky: Weather
     caller = caller_with_call(sky, *range(1, 11))
     faults = [*throttled(0.05), *failing(0.06), *resetting(0.05), *losing_answers(0.05)]
     with sky.storm(*faults):
-        together(lambda event: delivered(sky, "FileReportsFunction", event), deliveries(caller.org, 300, 2))
+        together(lambda event: delivered(sky, "FileReportsFunction", event), deliveries(caller.org, 150, 2))
     reports = check_counts(caller.org)
-    assert Counter(r.said.detected_issue_ref for r in reports) == {f"issue-{n}": 1 for n in range(300)}
+    assert Counter(r.said.detected_issue_ref for r in reports) == {f"issue-{n}": 1 for n in range(150)}
     assert check_lists(caller.org, reports) == 54
 
 
@@ -233,14 +233,14 @@ def test_answers_lost_after_the_write_change_no_count_and_are_no_error_to_the_ca
         until_answered(lambda: caller.put(f"/v1/calls/{100 + number}", GOING_ON))
 
     with sky.storm(*losing_answers(0.05)):
-        together(work, range(32))
+        together(work, range(16))
         for _ in range(3):
             issue_reports.lists.seal(caller.org, int(time.time() * 1000) + 120_000)
     reports = check_counts(caller.org)
-    assert Counter(report.said.title for report in reports) == {f"{n}/{s}": 1 for n in range(32) for s in range(6)}
+    assert Counter(report.said.title for report in reports) == {f"{n}/{s}": 1 for n in range(16) for s in range(6)}
     assert issue_reports.lists._mark(caller.org).sealed >= 1
     assert check_lists(caller.org, reports) >= 48
-    assert caller.get("/v1/calls").json()["total"] == 3 + 32
+    assert caller.get("/v1/calls").json()["total"] == 3 + 16
     assert not [status for status in statuses if 400 <= status < 500]
 
 

@@ -310,7 +310,7 @@ def void(_: object) -> None:
 
 TestListsAgainstBruteForce = ListsAgainstBruteForce.TestCase
 TestListsAgainstBruteForce.settings = settings(
-    max_examples=40,
+    max_examples=20,
     stateful_step_count=30,
     deadline=None,
     phases=[Phase.explicit, Phase.reuse, Phase.generate],  # shrinking takes minutes: add it for a failure
