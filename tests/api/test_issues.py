@@ -171,12 +171,11 @@ def test_traces_given_twice_count_once_and_keep_their_order(caller: Client) -> N
     assert shown(caller, issue["id"])["traceIds"] == ["tr_c", "tr_a", "tr_b"]
 
 
-def test_an_issue_may_have_more_traces_than_a_transaction_takes(caller: Client, clock: Any) -> None:
+def test_an_issue_may_have_more_traces_than_a_transaction_takes(caller: Client, clock: Any) -> None:  # in one ms
     ids = [f"tr_{number}" for number in range(250)]
     issue = made(caller, traceIds=ids)
     assert shown(caller, issue["id"])["traceIds"] == ids
     other = [f"tr_{number}" for number in range(100, 320)]
-    clock.now += 1
     assert caller.patch(f"/api/v2/issues/{issue['id']}", {"traceIds": other}).status == 200
     after = shown(caller, issue["id"])
     assert after["traceCount"] == 220

@@ -12,7 +12,7 @@ from typing import Any
 
 from fixloop.aws import client
 from fixloop.errors import Conflict, NotFound
-from fixloop.issues import SEVERITIES, Issue, IssueIn, IssuePatch, IssueQuery, Metadata
+from fixloop.issues import MAX_TRACES, SEVERITIES, Issue, IssueIn, IssuePatch, IssueQuery, Metadata
 from fixloop.settings import settings
 from fixloop.storage import dynamo
 from fixloop.storage.dynamo import Action, ConditionFailed, Contended, Item
@@ -70,7 +70,9 @@ def add(org: str, issue: Issue, trace_ids: list[str], *also: Action) -> Issue:
     """Stores a new issue with its links. Those beyond one transaction's worth are written before it, unseen."""
     issue = issue.model_copy(update={"trace_count": len(trace_ids)})
     lists.announce(org, issue.leaf)
-    links = [{**_link_key(org, issue.id, one), "linked_at": issue.created_at + at} for at, one in enumerate(trace_ids)]
+    links = [
+        {**_link_key(org, issue.id, one), "linked_at": _turn(issue.created_at, at)} for at, one in enumerate(trace_ids)
+    ]
     marks = [dynamo.put_action(_table(), _mark_key(org, one, "issue", issue.id)) for one in trace_ids]
     puts = [dynamo.put_action(_table(), link) for link in links]
     for start in range(_AT_ONCE, len(links), _AT_ONCE):
@@ -282,13 +284,13 @@ def _link_all(org: str, issue_id: str, trace_ids: list[str], now: int) -> None:
         some = trace_ids[start : start + _AT_ONCE]
         try:
             dynamo.write(
-                [_linked(org, issue_id, one, now + start + at) for at, one in enumerate(some)]
+                [_linked(org, issue_id, one, now, MAX_TRACES + start + at) for at, one in enumerate(some)]
                 + [_count(org, issue_id, len(some))]
                 + [dynamo.put_action(_table(), _mark_key(org, one, "issue", issue_id)) for one in some]
             )
         except ConditionFailed:
             for at, one in enumerate(some):
-                link(org, issue_id, one, now + start + at)
+                link(org, issue_id, one, now, MAX_TRACES + start + at)
 
 
 def _unlink_all(org: str, issue_id: str, trace_ids: list[str]) -> None:
@@ -305,11 +307,11 @@ def _unlink_all(org: str, issue_id: str, trace_ids: list[str]) -> None:
                 unlink(org, issue_id, one)
 
 
-def link(org: str, issue_id: str, trace_id: str, now: int) -> bool:
+def link(org: str, issue_id: str, trace_id: str, now: int, turn: int = MAX_TRACES) -> bool:
     """Counts a trace on the issue, once. False when it was there already. Raises NotFound."""
     try:
         mark = dynamo.put_action(_table(), _mark_key(org, trace_id, "issue", issue_id))
-        dynamo.write([_linked(org, issue_id, trace_id, now), _count(org, issue_id, 1), mark])
+        dynamo.write([_linked(org, issue_id, trace_id, now, turn), _count(org, issue_id, 1), mark])
     except ConditionFailed as refused:
         if refused.failed(1):
             raise NotFound(f"Issue {issue_id} not found") from None
@@ -326,8 +328,13 @@ def unlink(org: str, issue_id: str, trace_id: str) -> None:
         return
 
 
-def _linked(org: str, issue_id: str, trace_id: str, at: int) -> Action:
-    link = {**_link_key(org, issue_id, trace_id), "linked_at": at}
+def _turn(now: int, turn: int) -> int:
+    """What links are in order of: those made in one ms by their turn, of which the issue itself has the first."""
+    return now * 10 * MAX_TRACES + turn
+
+
+def _linked(org: str, issue_id: str, trace_id: str, now: int, turn: int) -> Action:
+    link = {**_link_key(org, issue_id, trace_id), "linked_at": _turn(now, turn)}
     return dynamo.put_action(_table(), link, condition="attribute_not_exists(pk)")
 
 
