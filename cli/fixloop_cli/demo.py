@@ -37,6 +37,7 @@ def run(stack: local.Stack, console: Console) -> None:
 
     with working_on(stack.outputs, stack.client):
         org = platform.create_org("Demo", now())
+        platform.change_org(org, {"triage": True})
         key, _ = platform.create_key(org, now(), scope=Scope.ADMIN, limit=NO_LIMIT, label="fixloop demo")
     caller = Caller(stack.url, key)
     refunds(stack, org, caller, console)
@@ -109,6 +110,12 @@ def refunds(stack: local.Stack, org: str, caller: Caller, console: Console) -> N
     apply(caller, console, fix["id"], issue["id"])
     resolved = until(lambda: caller.ok("GET", "/v1/issue-reports?status=resolved"), lambda found: len(found) == 3)
     console.print(f"  {len(resolved)} reports are resolved")
+    console.print(f"\nEverything tied to the issue, in all APIs  [dim]GET /v1/links/issue/{issue['id']}[/]")
+    tied = until(
+        lambda: caller.ok("GET", f"/v1/links/issue/{issue['id']}"),
+        lambda found: any(link["kind"] == "triage_issue" for link in found["links"]),
+    )
+    show_links(console, tied["links"])
 
     heading(
         console,
@@ -245,6 +252,17 @@ def show_reports(console: Console, reports: list[dict[str, Any]]) -> None:
             escape(report["title"]),
             escape(report["evidence"][:120]),
         )
+    console.print(table)
+
+
+def show_links(console: Console, links: list[dict[str, Any]]) -> None:
+    """The first of each kind, and how many there are."""
+    table = Table(box=None, padding=(0, 2), header_style="bold")
+    for column in ("kind", "how many", "for example"):
+        table.add_column(column)
+    for kind in dict.fromkeys(link["kind"] for link in links):
+        same = [link for link in links if link["kind"] == kind]
+        table.add_row(kind, str(len(same)), escape(same[0]["url"]))
     console.print(table)
 
 

@@ -31,6 +31,7 @@ from fixloop.storage import endpoints, fixes, paces, traces
 from fixloop.storage import shadow_tests as store
 from fixloop.traces import Trace
 
+READ = 100  # traces read at a time
 GATHERED = 0.2  # seconds that a result waits for others to be stored with
 LOOKED = 1.0  # seconds between looks at whether the test still runs
 ORIGINALS_KEPT = 30 * 86_400  # seconds
@@ -241,14 +242,16 @@ def replay_batch(batch: Batch, deadline: float) -> int:
     missing = [at for at in range(batch.first, last + 1) if at not in there]
     if test.status != "running" or test.halted or not missing:
         return 0
-    found = traces.find_many(batch.org, [batch.traceIds[at - batch.first] for at in missing])
     changes = parse_changes(test.fix_type, test.changes)
     judging = Judging(batch.org, changes, test.config, batch.inFlight, deadline)
     run = _Run(batch, test, judging, missing, deadline)
     pool = ThreadPoolExecutor(max_workers=min(batch.inFlight, len(missing)))
     try:
-        for at in missing:
-            pool.submit(run.one, at, found.get(batch.traceIds[at - batch.first]))
+        for start in range(0, len(missing), READ):  # the first are replayed while the others are read
+            ids = {at: batch.traceIds[at - batch.first] for at in missing[start : start + READ]}
+            found = traces.find_many(batch.org, ids.values())
+            for at, trace_id in ids.items():
+                pool.submit(run.one, at, found.get(trace_id))
         return _stored(run)
     finally:
         run.stopped.set()
