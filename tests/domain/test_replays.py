@@ -216,12 +216,17 @@ def test_what_a_rule_cannot_measure_fails_the_trace():
     )
 
 
-def test_the_model_is_the_fixes_then_the_tests_then_the_traces():
+def test_the_model_is_the_fixes_then_the_tests_then_the_traces_then_its_agents():
     change = parse_changes("config_change", {"model": "bedrock:amazon.nova-lite-v1:0"})
     assert model_for(trace(model="openai:a/b"), change, "extractive") == "bedrock:amazon.nova-lite-v1:0"
     assert model_for(trace(model="openai:a/b"), None, "extractive") == "extractive"
     assert model_for(trace(model="openai:a/b"), None) == "openai:a/b"
     assert model_for(trace(model="gpt-4o"), None) == "extractive"
+    agents = {"agent_abc123": "openai:a/c"}
+    assert model_for(trace(model="gpt-4o"), None, None, agents.get) == "openai:a/c"
+    assert model_for(trace(), None, None, agents.get) == "openai:a/c"
+    assert model_for(trace(model="openai:a/b"), None, None, agents.get) == "openai:a/b"
+    assert model_for(trace(), None, None, {"agent_abc123": "gpt-4o"}.get) == "extractive"
 
 
 @pytest.mark.parametrize(

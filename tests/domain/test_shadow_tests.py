@@ -13,7 +13,6 @@ from fixloop.errors import Conflict
 from fixloop.graders import Score
 from fixloop.replays import Result
 from fixloop.shadow_tests import (
-    BATCH,
     WORKERS,
     Config,
     Outcome,
@@ -96,12 +95,12 @@ def test_a_tally_is_the_same_however_its_results_are_cut_into_batches(found: lis
     assert 0 <= whole.improvement_rate <= 1
 
 
-@given(st.integers(1, 10_000), st.integers(1, 500))
-def test_batches_hold_every_trace_once_and_keep_to_the_calls_in_flight(count: int, in_flight: int) -> None:
+@given(st.integers(1, 10_000), st.integers(1, 1000), st.integers(1, 500))
+def test_batches_hold_every_trace_once_and_keep_to_the_calls_in_flight(count: int, most: int, in_flight: int) -> None:
     ids = [f"tr_{at}" for at in range(count)]
-    cut, each = batches(ids, in_flight)
+    cut, each = batches(ids, most, in_flight)
     assert [one for batch in cut for one in batch] == ids
-    assert all(1 <= len(batch) <= BATCH for batch in cut)
+    assert all(1 <= len(batch) <= most for batch in cut)
     assert each == 1 or each * min(len(cut), WORKERS) <= in_flight
 
 
@@ -174,6 +173,7 @@ def test_only_an_active_test_can_be_ended_and_what_has_ended_stays_so() -> None:
         ({"config": {"graders": []}}, "config.graders"),
         ({"config": {"model": "gpt-4o"}}, "config.model"),
         ({"config": {"concurrency": 501}}, "config.concurrency"),
+        ({"config": {"batchSize": 1001}}, "config.batchSize"),
         ({"config": {"repeat": 11}}, "config.repeat"),
         ({"config": {"maxCostUsd": 0}}, "config.maxCostUsd"),
         ({"config": None}, "config"),

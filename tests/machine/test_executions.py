@@ -303,6 +303,32 @@ def test_own_graders_decide_and_a_judge_scores_a_recorded_answer_once(scene: Sce
     assert server.asked - first < first  # the recorded answers' scores were kept
 
 
+def test_an_agents_model_is_asked_where_a_trace_names_none(scene: Scenes, provider: Provider) -> None:
+    here = scene(3)
+    assert here.caller.patch(f"/api/agents/{here.agent}", {"model": MODEL}).status == 200
+    with provider(lambda _: RIGHT) as server:
+        shown = here.ended()
+    assert server.asked == 3
+    assert shown["results"]["improved"] == 3
+
+
+def test_a_test_is_cut_into_batches_of_the_size_asked_for(scene: Scenes) -> None:
+    here = scene(5)
+    shown = here.ended(config={"batchSize": 2})
+    assert shown["config"]["batchSize"] == 2
+    assert shown["results"]["improved"] == 5
+    assert [line["traceId"] for line in shown["traceResults"]] == here.traces
+    (arn,) = here.cloud._machines
+    machine = here.cloud.client("stepfunctions")
+    (run,) = [one for one in machine.list_executions(stateMachineArn=arn)["executions"] if shown["id"] in one["name"]]
+    prepared = machine.describe_execution(executionArn=run["executionArn"])["input"]
+    key = f"{here.caller.org}/test/{shown['id']}/batches.json"
+    assert json.loads(prepared)["test"] == shown["id"]
+    bucket = here.cloud.environment()["BLOBS_BUCKET"]
+    cut = json.loads(here.cloud.client("s3").get_object(Bucket=bucket, Key=key)["Body"].read())
+    assert [len(batch["traceIds"]) for batch in cut] == [2, 2, 1]
+
+
 def test_progress_shows_while_a_test_runs(scene: Scenes, provider: Provider) -> None:
     here = scene(6)
     seen: list[dict[str, int]] = []

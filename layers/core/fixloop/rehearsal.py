@@ -13,7 +13,7 @@ from typing import Any
 
 from pydantic import BaseModel
 
-from fixloop import models, shadow_tests
+from fixloop import models
 from fixloop.aws import client
 from fixloop.changes import Changes, DiffDoesNotApply, parse_changes
 from fixloop.errors import Conflict, Invalid, TimedOut, UpstreamFailed
@@ -26,8 +26,8 @@ from fixloop.observe import count, logger
 from fixloop.patience import OutOfTime, Patient, Unpaced
 from fixloop.replays import FAILURES, Result, model_for, original_key, replay
 from fixloop.settings import settings
-from fixloop.shadow_tests import Config, Outcome, ShadowTest, concluded, outcome_of
-from fixloop.storage import endpoints, fixes, paces, traces
+from fixloop.shadow_tests import Config, Outcome, ShadowTest, batches, concluded, outcome_of
+from fixloop.storage import agents, endpoints, fixes, paces, traces
 from fixloop.storage import shadow_tests as store
 from fixloop.traces import Trace
 
@@ -60,6 +60,7 @@ class Judging:
         self.changes, self.config = changes, config
         self._org, self._in_flight, self._deadline, self._patience = org, in_flight, deadline, patience
         self._models: dict[str, Model] = {}
+        self._of_agents: dict[str, str | None] = {}
         self._lock = threading.Lock()
         self._judges: list[str] = []
         self.panel: Panel | None = panel(config.graders, self._judge) if config.graders else None
@@ -80,12 +81,19 @@ class Judging:
                 self._models[spec] = Patient(made, pace, self._deadline, **self._patience)
             return self._models[spec]
 
+    def _of_agent(self, agent_id: str) -> str | None:
+        with self._lock:
+            if agent_id not in self._of_agents:
+                agent = agents.look(self._org, agent_id)
+                self._of_agents[agent_id] = agent.content.model if agent else None
+            return self._of_agents[agent_id]
+
     def price(self, spec: str) -> Price | None:
         return price(spec, lambda name: endpoints.endpoint(self._org, name))
 
     def replayed(self, trace: Trace) -> Result:
         """One replay. Raises those in `replays.FAILURES`, OutOfTime, Throttled, ModelUnavailable and Invalid."""
-        spec = model_for(trace, self.changes, self.config.model)
+        spec = model_for(trace, self.changes, self.config.model, self._of_agent)
         answering = self.price(spec)
         judging = [self.price(judge) for judge in self._judges]
         if self.config.maxCostUsd is not None and (answering is None or None in judging):
@@ -176,7 +184,8 @@ def prepare(org: str, test_id: str, now: int) -> dict[str, Any]:
     if test.status == "running":
         _begin_fix(org, test.fix_id, now)
         ids = store.trace_ids(org, test)
-        parts, in_flight = shadow_tests.batches(ids, test.config.in_flight)
+        size = test.config.batchSize or settings().replay_batch_size
+        parts, in_flight = batches(ids, size, test.config.concurrency or settings().replay_concurrency)
         at = 0
         for number, part in enumerate(parts):
             cut.append(Batch(org=org, test=test_id, batch=number, first=at, traceIds=part, inFlight=in_flight))

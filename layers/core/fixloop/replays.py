@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, Literal
 
@@ -140,16 +140,25 @@ def prompt_for(trace: Trace, changes: Changes | None) -> Prompt:
     )
 
 
-def model_for(trace: Trace, changes: Changes | None, wanted: str | None = None) -> str:
-    """The name of the model to ask: the fix's, else the test's (`wanted`), else the trace's, else the default.
+def model_for(
+    trace: Trace,
+    changes: Changes | None,
+    wanted: str | None = None,
+    of_agent: Callable[[str], str | None] = lambda _: None,
+) -> str:
+    """The name of the model to ask: the fix's, else the test's (`wanted`), else the trace's, else its agent's.
 
-    A recorded model that is not one of ours by its form ("gpt-4o") cannot be asked and does not count.
+    `of_agent` gives the model of an agent by its id. A model that is not one of ours by its form ("gpt-4o") cannot be
+    asked and does not count; where none counts, it is the default.
     """
     if isinstance(changes, ConfigChange) and changes.model:
         return changes.model
     if wanted:
         return wanted
-    return trace.model if trace.model and models.well_formed(trace.model) else models.DEFAULT
+    if trace.model and models.well_formed(trace.model):
+        return trace.model
+    own = of_agent(trace.agent_id)
+    return own if own and models.well_formed(own) else models.DEFAULT
 
 
 def _evidence(trace: Trace, prompt: Prompt) -> tuple[list[str], frozenset[int]]:

@@ -30,6 +30,8 @@ class Settings(BaseModel):
     stage: str
     aws_region: str
     silence_seconds: float = Field(gt=0)
+    replay_batch_size: int = Field(default=500, ge=1, le=1000)
+    replay_concurrency: int = Field(default=50, ge=1, le=500)
     triage_agent_name: str = Field(default="Norm", min_length=1)
     grouping_threshold: int = Field(default=3, ge=1)
     max_body_bytes: int = 1024 * 1024

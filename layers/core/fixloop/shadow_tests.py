@@ -24,10 +24,9 @@ Status = Literal["pending", "running", "completed", "failed"]
 STATUSES: tuple[Status, ...] = ("pending", "running", "completed", "failed")
 ACTIVE = ("pending", "running")
 
-CONCURRENCY = 50  # model calls in flight, over all workers of a test
-MAX_CONCURRENCY = 500
+MAX_CONCURRENCY = 500  # model calls in flight, over all workers of a test
 MAX_REPEAT = 10
-BATCH = 500  # traces that one worker is given at a time
+MAX_BATCH = 1000  # traces that one worker is given at a time
 WORKERS = 8  # batches that are replayed at the same time, at most
 MAX_ERROR = 2000
 MAX_SHOWN = 1000  # results shown with a test at a time
@@ -41,8 +40,9 @@ class Config(BaseModel):
 
     `threshold` is the difference of scores from which an answer is better or worse (default 0.05), `graders` replace
     the default ones, `model` answers instead of each trace's own, `concurrency` is how many model calls are in flight
-    (default 50), `repeat` replays each trace several times and takes the mean, `maxCostUsd` ends the test when its
-    estimated cost has come to that.
+    and `batchSize` how many traces a worker is given at a time (by default what the stack's parameters say), `repeat`
+    replays each trace several times and takes the mean, `maxCostUsd` ends the test when its estimated cost has come to
+    that.
     """
 
     model_config = ConfigDict(extra="ignore")
@@ -52,6 +52,7 @@ class Config(BaseModel):
     graders: Annotated[list[GraderIn], Field(min_length=1, max_length=MAX_GRADERS)] | None = None
     model: Annotated[str, Field(min_length=1, max_length=300)] | None = None
     concurrency: Annotated[int, Field(ge=1, le=MAX_CONCURRENCY)] | None = None
+    batchSize: Annotated[int, Field(ge=1, le=MAX_BATCH)] | None = None  # noqa: N815
     repeat: Annotated[int, Field(ge=1, le=MAX_REPEAT)] | None = None
     maxCostUsd: Annotated[float, Field(gt=0, le=1_000_000)] | None = None  # noqa: N815
 
@@ -69,10 +70,6 @@ class Config(BaseModel):
     @property
     def verdict_threshold(self) -> float:
         return THRESHOLD if self.threshold is None else self.threshold
-
-    @property
-    def in_flight(self) -> int:
-        return self.concurrency or CONCURRENCY
 
 
 class ShadowTestIn(BaseModel):
@@ -505,9 +502,12 @@ def outcome_of(runs: list[Result], threshold: float) -> Outcome:
     )
 
 
-def batches(trace_ids: list[str], in_flight: int) -> tuple[list[list[str]], int]:
-    """The traces cut into batches, and how many calls each worker keeps in flight when `WORKERS` run together."""
-    count = -(-len(trace_ids) // BATCH)
+def batches(trace_ids: list[str], most: int, in_flight: int) -> tuple[list[list[str]], int]:
+    """The traces cut into even batches of up to `most`, and how many calls each worker keeps in flight.
+
+    `in_flight` is how many there are together while `WORKERS` run.
+    """
+    count = -(-len(trace_ids) // most)
     size = -(-len(trace_ids) // count)
     cut = [trace_ids[start : start + size] for start in range(0, len(trace_ids), size)]
     return cut, max(1, in_flight // min(len(cut), WORKERS))
