@@ -415,7 +415,7 @@ def _listed(pattern: Any, value: Any) -> bool:
 
 
 def matches(pattern: Any, value: Any) -> bool:
-    """Whether an event source mapping's filter pattern (plain values only) lets `value` through."""
+    """Whether an event source mapping's filter pattern (plain values and prefixes only) lets `value` through."""
     if isinstance(pattern, dict):
         return isinstance(value, dict) and all(key in value and matches(p, value[key]) for key, p in pattern.items())
-    return value in pattern
+    return any(value.startswith(one["prefix"]) if isinstance(one, dict) else value == one for one in pattern)

@@ -14,7 +14,7 @@ from cloud import Answer, Client
 from faults.inside import Inside, Killed
 from fixloop.calls import CallQuery
 from fixloop.issue_reports import ReportQuery
-from fixloop.storage import calls, issue_reports
+from fixloop.storage import calls, dynamo, issue_reports
 from loop.stories import CALL_WITH_ISSUES
 
 KEYED = {"idempotency-key": "once"}
@@ -119,7 +119,7 @@ def seal_lists(scene: Scene) -> Callable[[], Any]:
     said = [issue_reports.ReportIn(title="t", severity=level) for level in ("info", "warning") for _ in range(4)]
     for _ in range(2):
         issue_reports.add(scene.org, issue_reports.prepare(call, said, 1, 1_750_000_000_000))
-    keys = {"pk": {"S": f"{scene.org}#report#16"}, "sk": {"S": "report"}}
+    keys = dynamo.pack(issue_reports._key(scene.org, 16))
     arn = "arn:aws:dynamodb:us-east-1:1:table/IssueReportsTable/stream/now"
     event = {"Records": [{"eventSourceARN": arn, "dynamodb": {"Keys": keys}}]}
 

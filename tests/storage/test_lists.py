@@ -24,8 +24,16 @@ LEAVES, AGENTS = "xyz", ("1", "2", "3")
 SCOPES = (ORG, *(f"agent#{agent}" for agent in AGENTS))
 
 
+RowKey = Callable[[str, int], dict[str, Any]]
+
+
 def key(org: str, number: int) -> dict[str, Any]:
     return {"pk": f"{org}#row{number}", "sk": "row"}
+
+
+def shelf_key(chunk: int) -> RowKey:
+    """Rows of a chunk are beside each other."""
+    return lambda org, number: {"pk": f"{org}#rows{(number - 1) // chunk}", "sk": f"row{number:06d}"}
 
 
 class Killed(BaseException):
@@ -37,16 +45,18 @@ def engine(
     chunk: int = 4,
     supers: int = 3,
     top: int = 2,
-    row_key: Callable[[str, int], dict[str, Any]] | None = None,
+    row_key: RowKey | None = None,
+    shelved: bool = False,
     whole: bool = False,
     made: type[Memory] = Memory,
 ) -> Iterator[tuple[Memory, Lists]]:
     """Lists with small chunks, so that all levels are there after a few dozen rows, on tables in this process."""
+    row_key = shelf_key(chunk) if shelved else row_key
     memory = made()
     memory.table("rows", ("by_leaf", "lf"), ("by_agent", "af"), ("by_org", "wf"))
     indexes = {ORG: ("by_leaf", "lf"), "agent": ("by_agent", "af")}
     all_rows = ("by_org", "wf") if whole else None
-    listed = Lists(lambda: "rows", chunk=chunk, indexes=indexes, row_key=row_key, whole=all_rows)
+    listed = Lists(lambda: "rows", chunk=chunk, indexes=indexes, row_key=row_key, shelved=shelved, whole=all_rows)
     with pytest.MonkeyPatch.context() as patch:
         for module in (dynamo, lists):
             patch.setattr(module, "client", lambda service: memory)
@@ -77,7 +87,10 @@ class World:
         return place
 
     def item(self, place: Place) -> dict[str, Any]:
-        return {**key(O, place.n), "at": self.now, **self.listed.attributes(place)}
+        return {**self.key(place.n), "at": self.now, **self.listed.attributes(place)}
+
+    def key(self, number: int) -> dict[str, Any]:
+        return (self.listed.row_key or key)(O, number)
 
     def move(self, old: Place, new: Place) -> None:
         change = dynamo.put_action(
@@ -91,7 +104,7 @@ class World:
         self.rows[new.n] = new
 
     def remove(self, old: Place) -> None:
-        self.listed.move(old, None, {"Delete": {"TableName": "rows", "Key": dynamo.pack(key(O, old.n))}})
+        self.listed.move(old, None, {"Delete": {"TableName": "rows", "Key": dynamo.pack(self.key(old.n))}})
         del self.rows[old.n]
 
     def expected(self, wanted: Filter) -> list[int]:
@@ -163,9 +176,12 @@ steps = st.integers(1, 12)
 class ListsAgainstBruteForce(RuleBasedStateMachine):
     """Any history of writes, with sealers and movers stopped or overtaken between any two of their calls."""
 
-    @initialize(unordered=st.booleans(), whole=st.booleans(), chunk=st.sampled_from([4, 16]))
-    def start(self, unordered: bool, whole: bool, chunk: int) -> None:
-        self.context = engine(chunk, row_key=None if unordered else key, whole=whole)
+    @initialize(
+        kind=st.sampled_from(["unordered", "ordered", "shelved"]), whole=st.booleans(), chunk=st.sampled_from([4, 16])
+    )
+    def start(self, kind: str, whole: bool, chunk: int) -> None:
+        unordered = kind == "unordered"
+        self.context = engine(chunk, row_key=None if unordered else key, shelved=kind == "shelved", whole=whole)
         self.memory, listed = self.context.__enter__()
         self.patch = pytest.MonkeyPatch()
         self.patch.setattr(lists, "_mapped", _one_after_the_other)
@@ -437,9 +453,12 @@ def test_a_number_without_a_row_holds_up_sealing_for_a_minute_and_no_longer() ->
         world.check_totals()
 
 
-def test_writers_movers_and_sealers_at_once_leave_exact_lists_and_no_reader_of_a_fixed_past_sees_a_row_twice() -> None:
+@pytest.mark.parametrize("shelved", [False, True])
+def test_writers_movers_and_sealers_at_once_leave_exact_lists_and_no_reader_of_a_fixed_past_sees_a_row_twice(
+    shelved: bool,
+) -> None:
     """Real threads. Pages with a fixed end date hold exactly the rows that were there before, all the time."""
-    with engine(chunk=8, row_key=key) as (_, listed):
+    with engine(chunk=8, row_key=key, shelved=shelved) as (_, listed):
         world = filled(listed, 60)
         fixed = Filter(until=world.now)
         frozen = world.expected(fixed)
@@ -500,8 +519,9 @@ def test_writers_movers_and_sealers_at_once_leave_exact_lists_and_no_reader_of_a
 @pytest.mark.usefixtures("in_order")
 @pytest.mark.parametrize("sealed", [False, True])
 @pytest.mark.parametrize(("whence", "where"), [("x", "z"), ("z", "x")])
+@pytest.mark.parametrize("together", ["", "whole", "shelved"])
 def test_a_row_that_changes_its_leaf_at_any_step_of_a_read_is_neither_lost_nor_met_twice(
-    sealed: bool, whence: str, where: str
+    sealed: bool, whence: str, where: str, together: str
 ) -> None:
     """It matches before and after, so it stays where it is in the list, whichever leaf was read first."""
     moving = next(number for number in range(1, 31) if LEAVES[(number - 1) % 3] == whence)
@@ -509,7 +529,7 @@ def test_a_row_that_changes_its_leaf_at_any_step_of_a_read_is_neither_lost_nor_m
         step, done = 0, False
         while not done:
             step += 1
-            with engine(supers=2) as (memory, listed):
+            with engine(supers=2, whole=together == "whole", shelved=together == "shelved") as (memory, listed):
                 world = filled(listed, 30)
                 if sealed:
                     listed.seal(O, world.now)
@@ -527,12 +547,12 @@ def test_a_row_that_changes_its_leaf_at_any_step_of_a_read_is_neither_lost_nor_m
 
 @pytest.mark.usefixtures("in_order")
 @pytest.mark.parametrize("whole", [False, True])
-@pytest.mark.parametrize("row_key", [None, key])
+@pytest.mark.parametrize(("row_key", "shelved"), [(None, False), (key, False), (key, True)])
 def test_ministack_answers_all_that_the_lists_ask_as_these_tables_do(
-    whole: bool, row_key: Callable[[str, int], dict[str, Any]] | None
+    whole: bool, row_key: RowKey | None, shelved: bool
 ) -> None:
     chance = random.Random(5)
-    with engine(whole=whole, row_key=row_key, made=Twin) as (memory, listed):
+    with engine(whole=whole, row_key=row_key, shelved=shelved, made=Twin) as (memory, listed):
         world = filled(listed, 20, ordered=row_key is not None)
         for _ in range(3):
             for number in chance.sample(sorted(world.rows), 6):

@@ -18,6 +18,7 @@ from pydantic import (
 from typing_extensions import TypedDict
 
 from fixloop import times
+from fixloop.leaves import Leaves
 from fixloop.ranges import MAX_PAGE as MAX_PAGE
 from fixloop.ranges import Limit, Offset, Since, Until, not_before
 from fixloop.ranges import instant as instant
@@ -308,8 +309,11 @@ def history(body: dict[str, Any]) -> list[dict[str, Any]]:
     return [*timed, *loose]
 
 
+LEAVES = Leaves(DIRECTIONS, STATUSES, (False, True))
+
+
 def leaf(direction: str, status: str, is_test: bool) -> str:
-    return f"{DIRECTIONS.index(direction)}{STATUSES.index(status)}{int(is_test)}"
+    return LEAVES.letter(direction, status, is_test)
 
 
 class GradeQuery(BaseModel):
@@ -335,10 +339,11 @@ class CallQuery(BaseModel):
 
     def wants(self, code: str) -> bool:
         """Whether calls in the leaf `code` pass the enum filters."""
+        direction, status, is_test = LEAVES.values(code)
         return (
-            (self.direction is None or code[0] == str(DIRECTIONS.index(self.direction)))
-            and (self.status is None or code[1] == str(STATUSES.index(self.status)))
-            and not (self.exclude_test_calls and code[2] == "1")
+            self.direction in (None, direction)
+            and self.status in (None, status)
+            and not (self.exclude_test_calls and is_test)
         )
 
 

@@ -11,6 +11,7 @@ from typing_extensions import TypedDict
 
 from fixloop import times
 from fixloop.calls import Id
+from fixloop.leaves import Leaves
 from fixloop.ranges import MAX_PAGE as MAX_PAGE
 from fixloop.ranges import Limit, Offset, Since, Until, not_before
 from fixloop.shapes import Time
@@ -140,8 +141,11 @@ class Report(BaseModel):
         }
 
 
+LEAVES = Leaves(SEVERITIES, STATUSES, SOURCES)
+
+
 def leaf(severity: str, status: str, source: str) -> str:
-    return f"{SEVERITIES.index(severity)}{STATUSES.index(status)}{SOURCES.index(source)}"
+    return LEAVES.letter(severity, status, source)
 
 
 def trace_id(number: int, noise: bytes) -> str:
@@ -176,11 +180,8 @@ class ReportQuery(BaseModel):
 
     def wants(self, code: str) -> bool:
         """Whether reports in the leaf `code` pass the enum filters."""
-        return (
-            (self.severity is None or code[0] == str(SEVERITIES.index(self.severity)))
-            and (self.status is None or code[1] == str(STATUSES.index(self.status)))
-            and (self.source is None or code[2] == str(SOURCES.index(self.source)))
-        )
+        severity, status, source = LEAVES.values(code)
+        return self.severity in (None, severity) and self.status in (None, status) and self.source in (None, source)
 
 
 class StatusChange(BaseModel):

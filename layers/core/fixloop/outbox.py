@@ -56,8 +56,6 @@ def of_record(record: dict[str, Any]) -> list[Envelope]:
             return events.of_call(org, old, new)
         case "grade":
             return events.of_grade(org, old, new)
-        case "report":
-            return _of_report(org, old, new)
         case "issue" if pk.startswith(triage.key(org, "")["pk"]):
             return _of_triage_issue(org, old, new)
         case "issue":
@@ -72,6 +70,8 @@ def of_record(record: dict[str, Any]) -> list[Envelope]:
             return _of_app_issue(org, old, new)
         case "job":
             return _of_job(org, old, new)
+        case _ if sk.startswith("report#"):
+            return _of_report(org, old, new)
         case _ if sk.startswith("attempt#"):
             return _of_attempt(org, old, new)
     return []

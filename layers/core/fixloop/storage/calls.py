@@ -26,7 +26,8 @@ def _table() -> str:
 
 
 _NUMBERS = {"from_number": ("by_from", "ff"), "to_number": ("by_to", "tf")}
-lists = Lists(_table, chunk=32, indexes={ORG: ("by_leaf", "lf"), "agent": ("by_agent", "af")}, whole=("by_org", "wf"))
+_INDEXES = {ORG: ("by_leaf", "lf"), "agent": ("by_agent", "af")}
+lists = Lists(_table, chunk=32, fan=64, indexes=_INDEXES, whole=("by_org", "wf"))
 
 
 @dataclass(frozen=True)

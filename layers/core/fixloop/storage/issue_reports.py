@@ -17,6 +17,7 @@ from fixloop.storage.dynamo import Action, ConditionFailed, Contended, Item
 from fixloop.storage.lists import ORG, Filter, Lists, Place
 
 TICK = 16
+SHELF = 64  # reports that lie beside each other in the table, and are sealed together
 LONG = 600
 AT_ONCE = 20  # reports filed in one transaction
 _ATTEMPTS = 10
@@ -27,10 +28,11 @@ def _table() -> str:
 
 
 def _key(org: str, number: int) -> Item:
-    return {"pk": f"{org}#report#{number}", "sk": "report"}
+    return {"pk": f"{org}#reports#{(number - 1) // SHELF}", "sk": f"report#{number:015d}"}
 
 
-lists = Lists(_table, chunk=64, indexes={ORG: ("by_leaf", "lf"), "agent": ("by_agent", "af")}, row_key=_key)
+_INDEXES = {ORG: ("by_leaf", "lf"), "agent": ("by_agent", "af")}
+lists = Lists(_table, chunk=SHELF, fan=48, indexes=_INDEXES, row_key=_key, shelved=True)
 
 
 def _place(org: str, report: Report) -> Place:

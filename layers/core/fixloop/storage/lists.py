@@ -21,7 +21,7 @@ from fixloop.aws import client
 from fixloop.storage import dynamo
 from fixloop.storage.dynamo import Action, ConditionFailed, Contended, Item
 
-SUPER = 32  # chunks to a super cell
+SUPER = 32  # chunks to a super cell, where a family does not say
 TOP = 64  # supers to an item of the top level
 SETTLED_MS = 60_000  # a number without a row after this long is a gap: its writer gave up long before
 _ATTEMPTS = 10
@@ -29,9 +29,12 @@ _CALM = 4  # times a page is read at most for one that no row moved under
 _TOGETHER = 99  # cells set in one transaction, beside the mark
 _SLACK = 24  # rows read ahead over all leaves, in the hope that one round is enough
 _EVEN = 4  # rows looked at where they would be if they had come evenly, before halving
-_PER_LEAF = 30  # so many numbers of the index of all rows cost no more to pass over than one leaf costs to ask
+_CLOSE = 4  # rows too new that a page may begin with, which costs less than to look where it must begin
+_SMALL, _FULL = 30, 7  # so many rows in small, and so many as they are, cost no more to pass over than to ask a leaf
 _END = 10**15
 ORG = "o"
+# What a cell's attributes begin with, by its place in its item. "p" and "s" begin the names of other attributes there.
+_CELLS = "0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnoqrtuvwxyz+-_="
 
 
 @dataclass(frozen=True)
@@ -128,10 +131,13 @@ def _threads() -> ThreadPoolExecutor:
 class Lists:
     """One family's lists in its table.
 
+    `fan` chunks, up to 64, make a super: the more, the fewer cells a total reads, until those of a super come to 4 KB.
     `indexes` maps a scope's name to the (index, hash attribute) that serves it. `row_key` tells where the row of a
     number lies, for families whose times never run behind their numbers: dates are then found without looking at rows.
-    `whole` is an index of all rows of an organisation, with their leaves, times and scopes: worth its write where rows
-    are small and leaves many. The instance holds no data but the set of leaves this process has already made known.
+    With `shelved`, the rows of a chunk have the same pk there, and sks in the order of their numbers: a run of numbers
+    is read from the table at once, whatever their leaves. `whole` is an index of all rows of an organisation for the
+    same, with their leaves, times and scopes: worth its write where rows are small, leaves many and keys given. The
+    instance holds no data but the set of leaves this process has already made known.
     """
 
     def __init__(
@@ -139,16 +145,26 @@ class Lists:
         table: Callable[[], str],
         *,
         chunk: int,
+        fan: int | None = None,
         indexes: dict[str, tuple[str, str]],
         row_key: Callable[[str, int], Item] | None = None,
+        shelved: bool = False,
         whole: tuple[str, str] | None = None,
     ) -> None:
         self._table = table
         self.chunk = chunk
+        self._fan = fan
         self._indexes = indexes
         self.row_key = row_key
+        self.shelved = shelved
         self.whole = whole
+        self.passing = _FULL if shelved else _SMALL if whole else 0
         self._known: set[tuple[str, str]] = set()
+
+    @property
+    def fan(self) -> int:
+        """How many chunks make a super."""
+        return self._fan or SUPER
 
     # Writing
 
@@ -210,7 +226,7 @@ class Lists:
 
     def _recount(self, mark: Mark, old: Place, new: Place | None) -> list[Action]:
         chunk = (old.n - 1) // self.chunk
-        whole = chunk // SUPER < mark.sealed // SUPER
+        whole = chunk // self.fan < mark.sealed // self.fan
         guard: dict[str, Any] = {} if whole else {"condition": "sealed = :sealed"}
         values = {":one": 1} if whole else {":one": 1, ":sealed": mark.sealed}
         moved = dynamo.update_action(self._table(), self._mark_key(old.org), "ADD rev :one", values=values, **guard)
@@ -226,7 +242,7 @@ class Lists:
                 deltas[new.leaf] = deltas.get(new.leaf, 0) + 1
             widened = new.t if new is not None and scope == ORG and new.t != old.t else None
             joined = set(after) - set(before) if scope == ORG and not whole else set()
-            levels = [("s", chunk, SUPER), *([("t", chunk // SUPER, TOP)] if whole else [])]
+            levels = [("s", chunk, self.fan), *([("t", chunk // self.fan, TOP)] if whole else [])]
             for level, cell, fan in levels:
                 key = self._cell_key(old.org, scope, level, cell // fan)
                 bounds = self._bounds(key, cell % fan, widened) if widened is not None else {}
@@ -240,8 +256,8 @@ class Lists:
         return {
             name: t
             for name, outside in (
-                (f"{cell}.<", t < held.get(f"{cell}.<", _END)),
-                (f"{cell}.>", t > held.get(f"{cell}.>", -_END)),
+                (f"{_CELLS[cell]}<", t < held.get(f"{_CELLS[cell]}<", _END)),
+                (f"{_CELLS[cell]}>", t > held.get(f"{_CELLS[cell]}>", -_END)),
             )
             if outside
         }
@@ -268,19 +284,25 @@ class Lists:
         head = dynamo.get(self._table(), {"pk": f"{org}#list", "sk": "head"}) or {"n": 0, "ts": now}
         if head["n"] < high:
             return None
-        index, _ = self._indexes[ORG]
-        found: list[Item] = []
-        for leaf in sorted(mark.leaves):
-            values = {":hash": self.hash(org, ORG, leaf), ":low": low, ":high": high}
-            condition = f"{self._indexes[ORG][1]} = :hash AND n BETWEEN :low AND :high"
-            found += dynamo.query(self._table(), condition, values, IndexName=index)
-        keys = {(row["pk"], row["sk"]) for row in found}
-        rows = dynamo.get_many(self._table(), ({"pk": pk, "sk": sk} for pk, sk in keys), consistent=True)
+        rows = self._stored(org, mark, low, high)
         if len(rows) < self.chunk:
             newest = max((row["at"] for row in rows if row["n"] == high), default=head["ts"])
             if now - newest < SETTLED_MS:
                 return None
         return [self.place(org, row) for row in rows]
+
+    def _stored(self, org: str, mark: Mark, low: int, high: int) -> list[Item]:
+        """The rows of a chunk, read consistently; those that an index does not show yet are not there yet."""
+        if self.shelved:
+            return list(dynamo.query(self._table(), *self.shelf(org, low, high), ConsistentRead=True))
+        index, attribute = self._indexes[ORG]
+        found: list[Item] = []
+        for leaf in sorted(mark.leaves):
+            values = {":hash": self.hash(org, ORG, leaf), ":low": low, ":high": high}
+            condition = f"{attribute} = :hash AND n BETWEEN :low AND :high"
+            found += dynamo.query(self._table(), condition, values, IndexName=index)
+        keys = {(row["pk"], row["sk"]) for row in found}
+        return dynamo.get_many(self._table(), ({"pk": pk, "sk": sk} for pk, sk in keys), consistent=True)
 
     def place(self, org: str, row: Item) -> Place:
         """Where a stored row stands, read from the attributes that `attributes` gave it."""
@@ -298,7 +320,7 @@ class Lists:
         that was overtaken changes nothing, and what one left half done is set again by the next.
         """
         chunk = mark.sealed
-        parent, cell = divmod(chunk, SUPER)
+        parent, cell = divmod(chunk, self.fan)
         counts: dict[str, dict[str, int]] = {ORG: {}}
         for row in rows:
             for scope in row.members():
@@ -314,7 +336,7 @@ class Lists:
             counts[ORG] |= {"<": min(row.t for row in rows), ">": max(row.t for row in rows)}
         contents = {scope: counts.get(scope, {}) for scope in sorted(listed["scopes"])}
         changes = self._cells_set(org, "s", parent, cell, contents)
-        if cell == SUPER - 1:
+        if cell == self.fan - 1:
             supers = self._held(org, "s", parent, contents)
             summed = {scope: _summed({**supers[scope], cell: content}) for scope, content in contents.items()}
             changes += self._cells_set(org, "t", parent // TOP, parent % TOP, summed)
@@ -362,7 +384,7 @@ class Lists:
     def page(self, org: str, wanted: Filter, *, offset: int, limit: int, total: bool = False) -> Page:
         """`limit` rows from `offset` in the filtered list, newest first.
 
-        Leaves are read one beside the other, so a row that goes from one to another meanwhile could be missed or met
+        Where leaves are read one beside the other, a row that goes from one to another meanwhile could be missed or met
         twice. Every move is counted in the mark: when it has changed, the page is read again, as often as is sensible.
         """
         page = Page([], 0 if total else None)
@@ -371,12 +393,12 @@ class Lists:
             if not reader.leaves:
                 break
             page = self._page(reader, offset, limit, total)
-            if len(reader.leaves) == 1 or self._mark(org).rev == reader.rev:
+            if not reader.merged or self._mark(org).rev == reader.rev:
                 break
         return page
 
     def _page(self, reader: _Reader, offset: int, limit: int, total: bool) -> Page:
-        if not total and offset + limit <= self.chunk * 2 and (start := reader.start(offset + limit)):
+        if not total and offset + limit <= self.chunk * 2 and (start := reader.start()) is not None:
             return Page(reader.rows(1, start, offset, limit), None)
         return reader.page(offset, limit, total)
 
@@ -423,7 +445,7 @@ class Lists:
         the `last` that must be there is seen, all are; where it is not, it may only be on its way: then they are read
         consistently, at twice the price.
         """
-        fan = SUPER if level == "s" else TOP
+        fan = self.fan if level == "s" else TOP
         if item is not None:
             held = dynamo.get(self._table(), self._cell_key(org, scope, level, item), consistent=consistent)
             found = [held] if held else []
@@ -445,10 +467,21 @@ class Lists:
         answer: dict[str, Any] = client("dynamodb").query(TableName=self._table(), **request)
         return answer
 
-    def newest(self, org: str) -> int:
+    def newest(self, org: str, *, consistent: bool = True) -> int:
         """The highest number given out."""
-        head = dynamo.get(self._table(), {"pk": f"{org}#list", "sk": "head"})
+        head = dynamo.get(self._table(), {"pk": f"{org}#list", "sk": "head"}, consistent=consistent)
         return int(head["n"]) if head else 0
+
+    def shelf(self, org: str, low: int, high: int) -> tuple[str, Item]:
+        """Key condition, and its values, of the table's rows of numbers that are on one shelf."""
+        if self.row_key is None:
+            raise TypeError("only families with a row key have shelves")
+        first, last = self.row_key(org, low), self.row_key(org, high)
+        return "pk = :hash AND sk BETWEEN :low AND :high", {
+            ":hash": first["pk"],
+            ":low": first["sk"],
+            ":high": last["sk"],
+        }
 
     def row(self, org: str, number: int) -> Item | None:
         """The row of a number, where `row_key` is known."""
@@ -464,11 +497,12 @@ class Lists:
 
 
 class _Reader:
-    """One read of one filtered list. A leaf of None stands for the index of all rows."""
+    """One read of one filtered list. A leaf of None stands for all rows together."""
 
     def __init__(self, lists: Lists, org: str, mark: Mark, wanted: Filter, leaves: list[str]) -> None:
         self.leaves = leaves
         self.rev = mark.rev
+        self.merged = False  # whether leaves were read one beside the other
         self._lists = lists
         self._org = org
         self._mark = mark
@@ -477,24 +511,42 @@ class _Reader:
         self._skip = 0  # matching rows still to come before the page
         self._held: dict[tuple[str, str, int | None], dict[int, dict[str, int]]] = {}
 
-    def start(self, goal: int) -> int:
-        """The number from which `goal` rows are best read in one go, without counting; 0 if that is not the way.
+    def start(self) -> int | None:
+        """The number from which the first rows are best read in one go, without counting; None if that is not the way.
 
-        With times that are not in order it is not, nor where many of the rows could turn out to be too old.
+        With times that are not in order it is not. All rows inside the times are at that number or below.
         """
-        if not self._wanted.timed:
+        if not self._wanted.timed or (self._lists.row_key and self._wanted.until is None):
             return _END
         if self._lists.row_key is None:
-            return 0
-        start, inside = 0, 0
-        for segment in self._segments():
-            if not start:
-                cut = segment if self._wanted.until is None else self._cut(segment)
-                start = cut.high if cut.low <= cut.high else 0
-            inside += segment.count or 0
-            if start and (self._wanted.since is None or inside >= goal // 2):
-                return start
+            return None
+        after = self._wanted.until + 1 if self._wanted.until is not None else _END
+        closed, opened = divmod(self._mark.sealed, self._lists.fan)
+        tops = self._cells(ORG, "t") if closed else {}
+        if tops.get(closed - 1, {}).get(">", -_END) < after:
+            cells = self._cells(ORG, "s", closed) if opened else {}
+            if cells.get(self._mark.sealed - 1, {}).get(">", -_END) < after:
+                newest = self._lists.newest(self._org)
+                if (high := self._near(self._edge + 1, newest, after)) > self._edge:
+                    return high
+            if high := self._last_before(cells, after):
+                return high
+        number = next((number for number in sorted(tops, reverse=True) if tops[number].get("<", _END) < after), None)
+        return 0 if number is None else self._last_before(self._cells(ORG, "s", number), after)
+
+    def _last_before(self, cells: dict[int, dict[str, int]], t: int) -> int:
+        """A number in one of the chunks, above which no row of them is before `t`; 0 if none is before it."""
+        for number in sorted(cells, reverse=True):
+            if cells[number].get("<", _END) < t:
+                low, high = number * self._lists.chunk + 1, (number + 1) * self._lists.chunk
+                return self._near(low, high, t, (cells[number]["<"], cells[number][">"]))
         return 0
+
+    def _near(self, low: int, high: int, t: int, times: tuple[int, int] | None = None) -> int:
+        """A number above which no row is before `t`; those a little below it may be after it, too."""
+        if times is None and (last := self._row_at(high, high)) and last["t"] < t:
+            return high
+        return self._between(low, high, t, times, _CLOSE)[1]
 
     def page(self, offset: int, limit: int, total: bool) -> Page:
         """Goes through the list in runs of numbers. Looks at rows or counts them only where no cell has their count."""
@@ -560,18 +612,22 @@ class _Reader:
         return first is not None and self._wanted.covers(first["t"])
 
     def _first_from(self, low: int, high: int, t: int, times: tuple[int, int] | None) -> int:
-        """The first number from `low` on whose row is not before `t`, or `high` + 1. Reads a few rows by their keys.
+        """The first number from `low` on whose row is not before `t`, or `high` + 1. Reads a few rows by their keys."""
+        return self._between(low, high, t, times)[0]
+
+    def _between(self, low: int, high: int, t: int, times: tuple[int, int] | None, close: int = 0) -> tuple[int, int]:
+        """Up to `close` numbers: the rows below them are before `t`, and those above them are not.
 
         Where the `times` of the first and the last row are known, it looks where `t` would be if rows came evenly:
         that takes half as many as halving, which is the way out when they did not come so.
         """
         if times and times[0] >= t:
-            return low
+            return low, low - 1
         if times and times[1] < t:
-            return high + 1
+            return high + 1, high
         below, above = (low, times[0] if times else t), (high, times[1] if times else t)
         even = _EVEN if times else 1
-        while low <= high:
+        while high - low >= close:
             probe = (low + high) // 2
             if even:
                 share = (t - below[1]) / max(above[1] - below[1], 1)
@@ -584,7 +640,7 @@ class _Reader:
             else:
                 low = found["n"] + 1
                 below = (found["n"], found["t"])
-        return low
+        return low, high
 
     def _row_at(self, number: int, high: int) -> Item | None:
         """The first row there is from `number` to `high`."""
@@ -601,17 +657,17 @@ class _Reader:
         if self._wanted.until is None or self._lists.row_key is None or not self._mark.sealed:
             return False
         last = self._mark.sealed - 1
-        return self._cells(ORG, "s", last // SUPER).get(last, {}).get(">", -_END) > self._wanted.until
+        return self._cells(ORG, "s", last // self._lists.fan).get(last, {}).get(">", -_END) > self._wanted.until
 
     def _sealed(self) -> Iterator[Segment]:
-        closed, opened = divmod(self._mark.sealed, SUPER)
+        closed, opened = divmod(self._mark.sealed, self._lists.fan)
         if opened:
             yield from self._chunks(closed)
         if not closed:
             return
         tops = self._cells(self._wanted.scope, "t")
         times = self._cells(ORG, "t") if self._wanted.timed else {}
-        width = SUPER * self._lists.chunk
+        width = self._lists.fan * self._lists.chunk
         for number in range(closed - 1, -1, -1):
             within = self._within(times.get(number, {}))
             counts = self._counts(tops.get(number, {}))
@@ -623,8 +679,8 @@ class _Reader:
     def _chunks(self, parent: int) -> Iterator[Segment]:
         cells = self._cells(self._wanted.scope, "s", parent)
         times = self._cells(ORG, "s", parent) if self._wanted.timed else {}
-        size = self._lists.chunk
-        for number in range(min((parent + 1) * SUPER, self._mark.sealed) - 1, parent * SUPER - 1, -1):
+        size, fan = self._lists.chunk, self._lists.fan
+        for number in range(min((parent + 1) * fan, self._mark.sealed) - 1, parent * fan - 1, -1):
             within = self._within(times.get(number, {}))
             counts = self._counts(cells.get(number, {}))
             if counts and within is not False:
@@ -635,7 +691,8 @@ class _Reader:
     def _cells(self, scope: str, level: str, item: int | None = None) -> dict[int, dict[str, int]]:
         asked = (scope, level, item)
         if asked not in self._held:
-            last = self._mark.sealed // SUPER if item is None else min((item + 1) * SUPER, self._mark.sealed)
+            sealed, fan = self._mark.sealed, self._lists.fan
+            last = sealed // fan if item is None else min((item + 1) * fan, sealed)
             self._held[asked] = self._lists.cells(self._org, scope, level, item, last - 1)
         return self._held[asked]
 
@@ -655,9 +712,9 @@ class _Reader:
         return {leaf: count for leaf in self.leaves if (count := cell.get(leaf, 0)) > 0}
 
     def _cheaper(self, piece: Segment) -> bool:
-        """Whether a short run of numbers is better read leaf by leaf than from the index of all rows."""
+        """Whether a short run of numbers is better read leaf by leaf than all rows together."""
         leaves = self.leaves if piece.counts is None else piece.counts
-        return self._lists.whole is None or len(leaves) * _PER_LEAF < self._lists.chunk
+        return not self._lists.passing or len(leaves) * self._lists.passing < self._lists.chunk
 
     def count(self, piece: Segment) -> dict[str, int]:
         """Rows of each wanted leaf in a run of numbers, whatever their times."""
@@ -681,7 +738,11 @@ class _Reader:
         if piece.low > piece.high:
             return []
         leaves = self.leaves if piece.counts is None else list(piece.counts)
-        streams = [_Stream(self, leaf, piece.low, piece.high) for leaf in (leaves if self._cheaper(piece) else [None])]
+        streams = (
+            [_Stream(self, leaf, piece.low, piece.high) for leaf in leaves]
+            if self._cheaper(piece)
+            else [stream for stream, _ in self._all(piece.low, piece.high, _END)]
+        )
         while ahead := [(stream, _END) for stream in streams if not stream.ended]:
             _together(ahead)
         return sorted((row for stream in streams for row in stream.rows), key=lambda row: -row["n"])
@@ -706,38 +767,75 @@ class _Reader:
             reads = _refills([stream for stream in streams if not stream.ended], safe, horizon, goal - len(safe))
 
     def _shared(self, low: int, high: int, goal: int) -> list[tuple[_Stream, int]]:
-        """All leaves, each with the same share of the rows."""
+        """All rows, if all are wanted; or all leaves, each with the same share of the rows.
+
+        Rows too old may come in the place of wanted ones: then no row is read in mere hope.
+        """
+        if self._lists.passing and self._wanted.scope == ORG and len(self.leaves) == len(self._mark.leaves):
+            return self._all(low, high, goal)
         many = len(self.leaves)
-        share = goal if many == 1 else -(-goal // many) + min(2, _SLACK // many)
+        hope = min(2, _SLACK // many) if many > 1 and self._wanted.since is None else 0
+        share = -(-goal // many) + hope
         return [(_Stream(self, leaf, low, high), share) for leaf in self.leaves]
 
     def _weighed(self, low: int, high: int, goal: int, counts: dict[str, int]) -> list[tuple[_Stream, int]]:
         """The leaves that have rows, each with the share of them that it has; or all rows, if that costs less."""
         part = goal / sum(counts.values())
         width = (high - low + 1) * part
-        if self._lists.whole and width <= min(_PER_LEAF * len(counts), 2 * goal):
-            return [(_Stream(self, None, low, high), round(width) + 1)]
+        if self._lists.passing and width <= min(self._lists.passing * len(counts) + goal, 2 * goal):
+            return self._all(low, high, round(width) + 1)
         return [
             (_Stream(self, leaf, low, high), min(count + 1, round(count * part) + min(2, _SLACK // len(counts)) + 1))
             for leaf, count in counts.items()
         ]
 
+    def _all(self, low: int, high: int, width: int) -> list[tuple[_Stream, int]]:
+        """All rows of about `width` numbers from `high` on downwards: from their index, or shelf by shelf."""
+        if not self._lists.shelved:
+            return [(_Stream(self, None, low, high), width)]
+        high = min(high, self._lists.newest(self._org, consistent=False)) if high == _END else high
+        reads = []
+        while high >= low and width > 0:
+            bottom = max(low, self._bottom(high))
+            reads.append((_Stream(self, None, bottom, high), min(width, high - bottom + 1)))
+            high, width = bottom - 1, width - (high - bottom + 1)
+        if reads and high >= low:  # what is missing then is read on from the last
+            reads[-1][0].low = low
+        return reads
+
+    def _bottom(self, number: int) -> int:
+        """The first number of the shelf that a number is on."""
+        return (number - 1) // self._lists.chunk * self._lists.chunk + 1
+
     def _request(self, leaf: str | None, low: int, high: int) -> dict[str, Any]:
-        index, attribute = (leaf is None and self._lists.whole) or self._lists.index(self._wanted.scope)
-        hashed = self._org if leaf is None else self._lists.hash(self._org, self._wanted.scope, leaf)
+        self.merged |= leaf is not None and len(self.leaves) > 1
+        where = {}
+        if leaf is None and self._lists.shelved:
+            condition, values = self._lists.shelf(self._org, low, high)
+        else:
+            index, attribute = (leaf is None and self._lists.whole) or self._lists.index(self._wanted.scope)
+            hashed = self._org if leaf is None else self._lists.hash(self._org, self._wanted.scope, leaf)
+            where = {"IndexName": index}
+            condition, values = (
+                f"{attribute} = :hash AND n BETWEEN :low AND :high",
+                {":hash": hashed, ":low": low, ":high": high},
+            )
         return {
-            "IndexName": index,
-            "KeyConditionExpression": f"{attribute} = :hash AND n BETWEEN :low AND :high",
-            "ExpressionAttributeValues": dynamo.pack({":hash": hashed, ":low": low, ":high": high}),
+            **where,
+            "KeyConditionExpression": condition,
+            "ExpressionAttributeValues": dynamo.pack(values),
             "ScanIndexForward": False,
         }
 
     def more(self, leaf: str | None, low: int, high: int, limit: int) -> tuple[list[Item], int | None]:
         """The matching ones of up to `limit` rows of a leaf, and the number reached, or None at its end."""
-        answer = self._lists.fetch(self._request(leaf, low, high) | {"Limit": min(limit, 1000)})
+        bottom = max(low, self._bottom(high)) if leaf is None and self._lists.shelved else low
+        answer = self._lists.fetch(self._request(leaf, bottom, high) | {"Limit": min(limit, 1000)})
         rows = [dynamo.unpack(item) for item in answer["Items"]]
-        reached = rows[-1]["n"] if "LastEvaluatedKey" in answer and rows else None
-        if reached and self._lists.row_key and rows[-1]["t"] < (self._wanted.since or 0):
+        reached = bottom if bottom > low else None
+        if "LastEvaluatedKey" in answer and rows:
+            reached = rows[-1]["n"]
+        if reached and rows and self._lists.row_key and rows[-1]["t"] < (self._wanted.since or 0):
             reached = None  # all that follows is older still
         rows = [row for row in rows if self._wanted.covers(row["t"])]
         return (rows if leaf is not None else [row for row in rows if self._wants(row)]), reached
@@ -756,15 +854,15 @@ class _Stream:
     def __init__(self, reader: _Reader, leaf: str | None, low: int, high: int) -> None:
         self._reader = reader
         self._leaf = leaf
-        self._low = low
+        self.low = low
         self.rows: list[Item] = []
         self.horizon = high + 1
         self.ended = False
 
     def read(self, limit: int) -> None:
-        rows, reached = self._reader.more(self._leaf, self._low, self.horizon - 1, limit)
+        rows, reached = self._reader.more(self._leaf, self.low, self.horizon - 1, limit)
         self.rows += rows
-        if reached is None or reached <= self._low:
+        if reached is None or reached <= self.low:
             self.ended = True
         else:
             self.horizon = reached
@@ -802,9 +900,8 @@ def _mapped(act: Callable[[Any], Any], over: Sequence[Any]) -> list[Any]:
 def _cells(item: Item) -> dict[int, dict[str, int]]:
     cells: dict[int, dict[str, int]] = {}
     for name, value in item.items():
-        number, dot, rest = name.partition(".")
-        if dot:
-            cells.setdefault(int(number), {})[rest] = value
+        if (cell := _CELLS.find(name[0])) >= 0:
+            cells.setdefault(cell, {})[name[1:]] = value
     return cells
 
 
@@ -823,7 +920,7 @@ def _summed(cells: dict[int, dict[str, int]]) -> dict[str, int]:
 
 
 def _cell_set(table: str, key: Item, cell: int, content: dict[str, int], stale: list[str]) -> Action:
-    names = {f"#{i}": f"{cell}.{name}" for i, name in enumerate([*content, *stale])}
+    names = {f"#{i}": f"{_CELLS[cell]}{name}" for i, name in enumerate([*content, *stale])}
     values: Item = {f":{i}": value for i, value in enumerate(content.values())}
     expression = "SET " + ", ".join(f"#{i} = :{i}" for i in range(len(content))) if content else ""
     if stale:
@@ -834,7 +931,7 @@ def _cell_set(table: str, key: Item, cell: int, content: dict[str, int], stale: 
 def _cell_change(table: str, key: Item, cell: int, deltas: dict[str, int], bounds: Item, joined: set[str]) -> Action:
     """Adds to a cell's counts, lists scopes new to its super, and widens its time bounds if that is needed still."""
     moved = {leaf: delta for leaf, delta in deltas.items() if delta}
-    names = {f"#{i}": f"{cell}.{leaf}" for i, leaf in enumerate(moved)}
+    names = {f"#{i}": f"{_CELLS[cell]}{leaf}" for i, leaf in enumerate(moved)}
     values: Item = {f":{i}": delta for i, delta in enumerate(moved.values())}
     adds = [f"#{i} :{i}" for i in range(len(moved))]
     if joined:
