@@ -21,6 +21,7 @@ from rich.table import Table
 from fixloop import aws
 from fixloop.errors import FixloopError
 from fixloop.identity import DEFAULT_LIMIT, OrgSettings, Principal, Scope, User
+from fixloop.models import well_formed
 from fixloop.settings import settings
 from fixloop.storage import platform
 from fixloop_cli.build import Failed
@@ -28,6 +29,7 @@ from fixloop_cli.target import Target, resolve
 
 NO_LIMIT = 10**9
 LOCAL_ORG = "Local"
+OWN = "own"
 
 console = Console(highlight=False)
 orgs = typer.Typer(help="Organisations: everything is kept apart by them.", no_args_is_help=True)
@@ -137,6 +139,12 @@ def set_org(
     grouping_threshold: Annotated[
         int | None, typer.Option(min=0, help="So many reports alike open an issue; 0 for the stack's own number.")
     ] = None,
+    triage_model: Annotated[
+        str | None,
+        typer.Option(
+            help="What drafts fixes for triage issues: a model, extractive for rules alone, or own: the agent's."
+        ),
+    ] = None,
 ) -> None:
     """Change what is named of an organisation's settings; running functions take it up within a minute."""
     changes: dict[str, Any] = {}
@@ -144,8 +152,12 @@ def set_org(
         changes["triage"] = triage is Switch.ON
     if grouping_threshold is not None:
         changes["grouping_threshold"] = grouping_threshold or None
+    if triage_model is not None:
+        if triage_model != OWN and not well_formed(triage_model):
+            raise Failed('--triage-model takes "bedrock:<model id>", "openai:<name>/<model>", "extractive" or "own".')
+        changes["triage_model"] = None if triage_model == OWN else triage_model
     if not changes:
-        raise Failed("Nothing to set: name --triage or --grouping-threshold.")
+        raise Failed("Nothing to set: name --triage, --grouping-threshold or --triage-model.")
     with working(context):
         chosen = platform.change_org(org, changes)
     show_settings(chosen)
@@ -166,6 +178,7 @@ def show_org(context: typer.Context, org: Annotated[str, typer.Argument(help="Th
 def show_settings(chosen: OrgSettings) -> None:
     console.print(f"triage: {'on' if chosen.triage else 'off'}")
     console.print(f"grouping threshold: {chosen.grouping_threshold or 'the parameter GroupingThreshold'}")
+    console.print(f"triage model: {escape(chosen.triage_model or 'the own model of each agent')}")
 
 
 @keys.command("create")

@@ -64,6 +64,28 @@ def test_an_unknown_organisation_or_nothing_to_set_is_refused(caller: Client, ru
         run(manage.orgs, "set", caller.org)
 
 
+def test_a_triage_model_is_chosen_shown_and_left_to_the_agents_again(caller: Client, run: Any) -> None:
+    assert "triage model: the own model of each agent" in run(manage.orgs, "show", caller.org)
+    for spec in ("openai:acme/small", "bedrock:amazon.nova-lite-v1:0", "extractive"):
+        assert f"triage model: {spec}" in run(manage.orgs, "set", caller.org, "--triage-model", spec)
+        assert f"triage model: {spec}" in run(manage.orgs, "show", caller.org)
+        assert platform.org_settings(caller.org, NOW).triage_model == spec
+    shown = run(manage.orgs, "set", caller.org, "--triage", "on")
+    assert "triage model: extractive" in shown
+    assert "the own model of each agent" in run(manage.orgs, "set", caller.org, "--triage-model", "own")
+    held = platform.org(caller.org)
+    assert held
+    assert "triage_model" not in held
+
+
+@pytest.mark.parametrize("spec", ["gpt-4o", "openai:acme", "https://models.example/v1", "", "bedrock:", "Own"])
+def test_what_names_no_model_is_refused_as_a_triage_model(caller: Client, run: Any, spec: str) -> None:
+    with pytest.raises(Failed, match="--triage-model takes"):
+        run(manage.orgs, "set", caller.org, "--triage-model", spec, "--triage", "on")
+    assert platform.org_settings(caller.org, NOW).triage_model is None
+    assert platform.org_settings(caller.org, NOW).triage is False
+
+
 def test_settings_are_remembered_for_no_longer_than_keys_are(caller: Client) -> None:
     assert platform.org_settings(caller.org, NOW).triage is False
     elsewhere = dict(platform._remembered)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import pytest
@@ -17,6 +18,7 @@ from fixloop.triage.issues import IssueIn
 
 ROOT = "/v1/triage/issues"
 BODY = {"title": "Wrong refund period", "severity": "high", "category": "Dialogue"}
+DEADLINE = math.inf
 PROMPT = "You are Mia, the support agent of Aurora.\nRefunds are possible within 30 days of purchase."
 Issue = dict[str, Any]
 
@@ -200,7 +202,7 @@ def test_a_fix_is_verified_by_a_real_shadow_test_whose_status_is_then_told(
 def test_an_answer_is_given_once_however_often_it_is_delivered(caller: Client, issue: Issue) -> None:
     session = started(caller, issue)
     run = sessions.prompt(caller.org, issue["id"], session["id"], "fix", person(User(id=1)), 1, lambda run: [])
-    assert [triage_agent.answer(run, 2) for _ in range(3)] == [True, False, False]
+    assert [triage_agent.answer(run, 2, DEADLINE) for _ in range(3)] == [True, False, False]
     assert len(data(caller.get("/api/fixes"))) == 1
     assert [entry["type"] for entry in timeline(caller, issue)].count("response") == 1
 
@@ -217,8 +219,8 @@ def test_a_run_that_was_cut_off_goes_on_with_the_fix_it_had_stored(
     with monkeypatch.context() as patch:
         patch.setattr(sessions, "answer", killed)
         with pytest.raises(RuntimeError):
-            triage_agent.answer(run, 2)
-    assert triage_agent.answer(run, 3)
+            triage_agent.answer(run, 2, DEADLINE)
+    assert triage_agent.answer(run, 3, DEADLINE)
     assert len(data(caller.get("/api/fixes"))) == 1
     assert timeline(caller, issue)[-2]["artifact"]["id"] == data(caller.get("/api/fixes"))[0]["id"]
 

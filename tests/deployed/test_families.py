@@ -4,15 +4,22 @@ from __future__ import annotations
 
 import json
 import random
+import re
 import secrets
+import sys
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from pathlib import Path
 from string import ascii_letters
 from typing import Any
 
 import httpx
 import pytest
 from typer.testing import CliRunner
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
+
+from bench.model_server import ModelServer
 
 from deployed.world import Caller, World, at_once, eventually
 from fixloop.identity import User
@@ -123,8 +130,12 @@ class Scene:
     bus_job: str = "job.of-the:bus@1"
 
     def choose(self, caller: Caller, option: str, value: str) -> str:
-        command = ["--local", "orgs", "set", caller.org, option, value]
-        done = CliRunner().invoke(app, command, env={"FIXLOOP_DIRECTORY": str(self.world.directory)})
+        return self.run("orgs", "set", caller.org, option, value)
+
+    def run(self, *words: str, typed: str | None = None) -> str:
+        """What a command prints that works on this stack."""
+        where = {"FIXLOOP_DIRECTORY": str(self.world.directory)}
+        done = CliRunner().invoke(app, ["--local", *words], input=typed, env=where)
         assert done.exit_code == 0, done.output
         return done.output
 
@@ -481,6 +492,44 @@ def verified(scene: Scene, opened: dict[str, Any]) -> tuple[str, str]:
     assert "Refunds are possible within 30 days of purchase." in fix["changes"]["promptDiff"]
     begun = asked(loop, key, "verify it")
     return fix["id"], next(one["artifact"]["id"] for one in begun if one["type"] == "artifact")
+
+
+def test_the_model_that_an_organisation_chose_drafts_its_fixes(scene: Scene, caller: Caller) -> None:
+    prompt, right = PROMPT.replace("30 days", "60 days"), PROMPT.splitlines()[1]
+    diff = f"- {right.replace('30 days', '60 days')}\n+ {right} Ask for the receipt."
+
+    def answer(body: dict[str, Any]) -> str:
+        mark = re.match(r"<data (\w+)>", body["messages"][-1]["content"])
+        assert mark
+        changes = {"promptDiff": diff}
+        return json.dumps({"id": mark[1], "type": "prompt_update", "changes": changes, "rationale": "It is 30 days."})
+
+    with ModelServer(answer) as server:
+        where = ["--base-url", server.url, "--org", caller.org, "--api-key-stdin"]
+        scene.run("models", "add", "acme", *where, typed="key-of-the-endpoint\n")
+        assert "triage: on" in scene.choose(caller, "--triage", "on")
+        assert "triage model: openai:acme/small" in scene.choose(caller, "--triage-model", "openai:acme/small")
+        agent = caller.ok("POST", "/api/agents", {"name": "Mia", "systemPrompt": prompt})["data"]["id"]
+        trace = {
+            "agentId": agent,
+            "systemPrompt": prompt,
+            "userMessage": "How long do I have to return my lamp?",
+            "agentResponse": "You can get a refund within 60 days of purchase.",
+            "reference": right,
+        }
+        traces = [caller.ok("POST", "/api/traces", trace)["data"]["traceId"] for _ in range(2)]
+        issue = {"title": "Wrong period", "agentId": agent, "severity": "high", "traceIds": traces}
+        caller.ok("POST", "/api/v2/issues", issue)
+        (opened,) = eventually(lambda: listed(caller))
+        entries = asked(caller, opened["id"], "fix and have it ask for the receipt")
+        (fix,) = caller.get("/api/fixes")["data"]
+        assert fix["changes"] == {"promptDiff": diff}, entries
+        assert fix["description"] == "Drafted by Norm with openai:acme/small: It is 30 days."
+        assert [body["model"] for body in server.bodies] == ["small"]
+        begun = asked(caller, opened["id"], "verify")
+        test = next(one["artifact"]["id"] for one in begun if one["type"] == "artifact")
+        shown = eventually(lambda: caller.get(f"/api/shadow-tests/{test}")["data"], lambda one: one["status"] in ENDED)
+        assert shown["results"]["improved"] == 2
 
 
 def test_people_report_an_answer_and_are_heard_when_its_triage_issue_is_done(

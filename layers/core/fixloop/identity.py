@@ -29,11 +29,12 @@ class OrgSettings(BaseModel):
     """What an organisation has chosen for itself.
 
     `triage` opens a triage issue for what the loop finds; `grouping_threshold` is how many reports alike open an issue,
-    None for the stack's own.
+    None for the stack's own; `triage_model` drafts fixes for triage issues, None for the agent's own.
     """
 
     triage: bool = False
     grouping_threshold: Annotated[int, Field(ge=1)] | None = None
+    triage_model: str | None = None
 
 
 class User(BaseModel):

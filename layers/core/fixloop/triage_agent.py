@@ -4,31 +4,45 @@ from __future__ import annotations
 
 import hashlib
 
+from botocore.exceptions import BotoCoreError, ClientError
+
+from fixloop import models
+from fixloop.agents import Agent
 from fixloop.changes import DiffDoesNotApply, parse_changes
-from fixloop.errors import Conflict, FixloopError, NotFound
+from fixloop.errors import Conflict, FixloopError, Invalid, NotFound
 from fixloop.fixes import Fix, applied
 from fixloop.issues import Issue as LoopIssue
+from fixloop.models import ModelError
+from fixloop.observe import logger
+from fixloop.patience import OutOfTime, Patient
 from fixloop.shadow_tests import Config, ShadowTest, Tally
-from fixloop.storage import agents, fixes, issues, shadow_tests, traces
+from fixloop.storage import agents, endpoints, fixes, issues, paces, platform, shadow_tests, traces
 from fixloop.storage.dynamo import ConditionFailed
 from fixloop.storage.triage import sessions
 from fixloop.thinkhive import identifier
 from fixloop.traces import Trace
 from fixloop.triage.agent import Log, Run
+from fixloop.triage.drafter import Case, Unusable, propose
 from fixloop.triage.drafts import READ, Draft, draft, findings
 from fixloop.triage.issues import Issue
 
 TESTED = 1000  # traces of one test
 
 
-def answer(run: Run, now: int) -> bool:
-    """Does what a prompt asks and says in the timeline what came of it. Repeats change nothing."""
+def answer(run: Run, now: int, deadline: float) -> bool:
+    """Does what a prompt asks and says in the timeline what came of it. Repeats change nothing.
+
+    `now` in ms; a model is not asked beyond `deadline`, one of `time.monotonic`.
+    """
     issue = sessions.waits(run)
     if issue is None:
         return False
     log = Log(run)
     try:
-        _WORK[run.intent](run, issue, log)
+        if run.intent == "fix":
+            _fix(run, issue, log, now, deadline)
+        else:
+            _WORK[run.intent](run, issue, log)
     except FixloopError as refused:
         log.error(refused.message)
     return sessions.answer(run, log.entries, failed=log.failed, now=now)
@@ -83,10 +97,15 @@ def _told(test: ShadowTest, tally: Tally) -> str:
 # Fix
 
 
-def _fix(run: Run, issue: Issue, log: Log) -> None:
+def _fix(run: Run, issue: Issue, log: Log, now: int, deadline: float) -> None:
     linked = _loop_issue(issue, run, log)
     if linked is None:
         return
+    made = _made(run)
+    if made is not None:
+        _present(made, log)
+        return
+    so_far = fixes.of_issue(run.org, linked.id)
     ids = issues.trace_ids(run.org, linked.id)[:READ]
     read = [trace for one in ids if (trace := _trace(run.org, one)) is not None]
     log.action(f"Read {len(read)} of the {linked.trace_count} traces of {linked.id}.", trace_ids=ids)
@@ -94,7 +113,20 @@ def _fix(run: Run, issue: Issue, log: Log) -> None:
     for one in found[:5]:
         against = f'; the source says "{one.source}"' if one.source else ", which no source says"
         log.thought(f'{one.trace_id} says "{one.said}"{against}.')
-    drafted = draft(found, read, run.session["agent_name"])
+    agent = agents.look(run.org, linked.agent_id)
+    case = Case(
+        title=issue.title,
+        description=issue.description,
+        wish=run.text,
+        agent=agent.content if agent else None,
+        traces=read,
+        found=found,
+        known=[issue.title, issue.description] if issue.source == "manual" else [],
+        tried=[(one.type, one.status, one.changes) for one in so_far],
+    )
+    drafted = _by_model(run, case, log, now, deadline) if read else None
+    if drafted is None:
+        drafted = draft(found, read, run.session["agent_name"], case.prompt)
     if drafted is None:
         log.response(
             f"None of the {len(read)} traces read contradicts its prompt or context, so I drafted no fix. What is "
@@ -102,14 +134,76 @@ def _fix(run: Run, issue: Issue, log: Log) -> None:
         )
         return
     log.thought(drafted.reason)
-    known = next((one for one in fixes.of_issue(run.org, linked.id) if _same(one, drafted)), None)
-    if known is not None and known.id != _fix_id(run):
+    known = next((one for one in so_far if _same(one, drafted)), None)
+    if known is not None:
         log.response(f"{known.id}, which is {known.status}, says that already. I drafted nothing new.")
         return
-    made = known or _stored(run, linked, drafted)
+    _present(_stored(run, linked, agent, drafted), log)
+
+
+def _made(run: Run) -> Fix | None:
+    """The fix that this run had stored before it was taken up again."""
+    try:
+        return fixes.find(run.org, _fix_id(run))
+    except NotFound:
+        return None
+
+
+def _present(made: Fix, log: Log) -> None:
     log.action(f"Drafted {made.id}, a {made.type}.", fix_id=made.id)
     log.artifact("fix", made.id, f"Draft of a {made.type}", dict(made.created()), ready=True)
     log.response(f"{made.description} It is the draft {made.id}. Ask me to verify it against the recorded traces.")
+
+
+def _by_model(run: Run, case: Case, log: Log, now: int, deadline: float) -> Draft | None:
+    """The draft of the model that is to be asked, if there is one, it can be had in time, and it sees something to fix.
+
+    What it says, or why it could not be used, is logged for the people who read the timeline, and nowhere else.
+    """
+    spec = _chosen(run.org, case, now)
+    if spec == models.DEFAULT:
+        return None
+    try:
+        made = models.named(spec, lambda name: endpoints.endpoint(run.org, name))
+        model = Patient(made, paces.Pace(run.org, spec, 1), deadline)
+        proposal = propose(model, case, f"{run.session['agent_name']} with {spec}")
+    except (ModelError, OutOfTime, Unusable, Invalid, BotoCoreError, ClientError) as refused:
+        about = {"org_id": run.org, "model": spec, "why": type(refused).__name__}
+        logger().warning("a fix is drafted without the model", extra=about)
+        log.thought(f"The model {spec} could not be used: {_why(refused)} What follows comes from the built-in rules.")
+        return None
+    log.action(
+        f"Asked {spec} for a fix.",
+        model=spec,
+        input_tokens=proposal.input_tokens,
+        output_tokens=proposal.output_tokens,
+    )
+    if proposal.draft is None:
+        log.thought(f"{spec} sees nothing to change: {proposal.rationale} What follows comes from the built-in rules.")
+    return proposal.draft
+
+
+def _chosen(org: str, case: Case, now: int) -> str:
+    """The organisation's model, else the agent's own if it can be asked, else the default, which drafts nothing."""
+    chosen = platform.org_settings(org, now).triage_model
+    if chosen:
+        return chosen
+    own = case.agent.model if case.agent else None
+    return own if own and models.well_formed(own) else models.DEFAULT
+
+
+def _why(refused: Exception) -> str:
+    """Why a model could not be used, as a sentence for people."""
+    match refused:
+        case Unusable():
+            return f"it was asked twice and drafted nothing that could work, because {refused.message.rstrip('.')}."
+        case Invalid():
+            return "; ".join(said for messages in refused.fields.values() for said in messages) + "."
+        case ModelError():
+            return refused.message
+        case OutOfTime():
+            return str(refused)
+    return "its endpoint could not be looked up."
 
 
 def _trace(org: str, trace_id: str) -> Trace | None:
@@ -132,10 +226,9 @@ def _fix_id(run: Run) -> str:
     return identifier("fix", run.created_at, _noise(run))
 
 
-def _stored(run: Run, linked: LoopIssue, drafted: Draft) -> Fix:
+def _stored(run: Run, linked: LoopIssue, agent: Agent | None, drafted: Draft) -> Fix:
     """Raises Conflict when the agent's prompt does not take the change."""
     changes = parse_changes(drafted.type, drafted.changes)
-    agent = agents.look(run.org, linked.agent_id)
     if agent is not None:
         try:
             applied(agent.content, changes)
@@ -156,7 +249,7 @@ def _stored(run: Run, linked: LoopIssue, drafted: Draft) -> Fix:
     )
     try:
         fixes.add(run.org, made)
-    except ConditionFailed:  # by this run, before it was taken up again
+    except ConditionFailed:  # by this run, taken up twice at once
         return fixes.find(run.org, made.id)
     return made
 
@@ -218,4 +311,4 @@ def _begun(run: Run, fix: Fix, trace_ids: list[str]) -> ShadowTest:
     return test
 
 
-_WORK = {"status": _status, "fix": _fix, "verify": _verify}
+_WORK = {"status": _status, "verify": _verify}
