@@ -45,6 +45,7 @@ class ModelServer:
         self.answers, self.latency, self.cap, self.retry_after = answers, latency, cap, retry_after
         self.asked = self.throttled = self.most = self._now = 0
         self.bodies: list[dict[str, Any]] = []
+        self.keys: set[str] = set()
         self.url = ""
         self._granted: deque[float] = deque()
         self._loop: asyncio.AbstractEventLoop | None = None
@@ -68,6 +69,7 @@ class ModelServer:
                     name.strip().lower(): value.strip() for name, _, value in (one.partition(":") for one in lines)
                 }
                 content = await reader.readexactly(int(fields.get("content-length", 0)))
+                self.keys.add(fields.get("authorization", "").removeprefix("Bearer "))
                 writer.write(_rendered(await self._reply(first, content)))
                 await writer.drain()
         except (asyncio.IncompleteReadError, ConnectionError):

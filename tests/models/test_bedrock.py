@@ -73,6 +73,7 @@ def test_errors_are_worth_another_try_or_not(error, kind):
     with pytest.raises(kind) as raised:
         Bedrock("m", Client(error)).complete(PROMPT)
     assert "arn" not in raised.value.message
+    assert getattr(raised.value, "slow", False) == isinstance(error, ReadTimeoutError)
 
 
 def test_bedrock_says_when_to_come_back():

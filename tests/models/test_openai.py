@@ -240,8 +240,9 @@ def test_a_server_that_hangs_up_without_a_word_is_unavailable_and_not_asked_for_
 def test_a_slow_server_is_given_up_in_time(server, model):
     server.answer = lambda handler: time.sleep(3)
     started = time.monotonic()
-    with pytest.raises(ModelUnavailable, match="in time"):
+    with pytest.raises(ModelUnavailable, match="in time") as raised:
         model.complete(PROMPT, timeout=0.3)
+    assert raised.value.slow
     assert time.monotonic() - started < 1.5
 
 
@@ -257,8 +258,9 @@ def test_a_dripping_server_is_given_up_in_time(server, model, part):
 
     server.answer = drip
     started = time.monotonic()
-    with pytest.raises(ModelUnavailable, match="in time"):
+    with pytest.raises(ModelUnavailable, match="in time") as raised:
         model.complete(PROMPT, timeout=0.4)
+    assert raised.value.slow
     assert time.monotonic() - started < 1.5
 
 

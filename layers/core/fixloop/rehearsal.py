@@ -402,6 +402,8 @@ def _within(budget: float, work: Callable[[], Result]) -> Result:
     except Ungradable as refused:
         raise Conflict(refused.message) from None
     except ModelError as refused:
+        if isinstance(refused, ModelUnavailable) and refused.slow:
+            raise late from None
         raise UpstreamFailed(refused.message) from None
     finally:
         pool.shutdown(wait=False, cancel_futures=True)

@@ -75,7 +75,11 @@ class Throttled(ModelError):
 
 
 class ModelUnavailable(ModelError):
-    """No answer, a broken one, none in time, or a 5xx: worth another try."""
+    """No answer, a broken one, none in time (`slow`), or a 5xx: worth another try."""
+
+    def __init__(self, message: str, retry_after: float | None = None, *, slow: bool = False) -> None:
+        super().__init__(message, retry_after)
+        self.slow = slow
 
 
 class ModelRefused(ModelError):

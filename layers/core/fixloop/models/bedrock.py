@@ -44,13 +44,15 @@ class Bedrock:
         """Raises Throttled, ModelUnavailable or ModelRefused. The answer is waited for as long as `timeout`, rounded
         down to 1, 2, 4, 8, 12, 16, 20, 28, 45, 60 or 120 s; connecting may take 2 s more.
         """
-        from botocore.exceptions import BotoCoreError, ClientError
+        from botocore.exceptions import BotoCoreError, ClientError, ReadTimeoutError
 
         started = time.monotonic()
         try:
             answer = self._connected(timeout).converse(**self._request(prompt))
         except ClientError as error:
             raise _refusal(error.response) from None
+        except ReadTimeoutError:
+            raise ModelUnavailable("Bedrock did not answer in time.", slow=True) from None
         except BotoCoreError as error:
             raise ModelUnavailable(f"Bedrock could not be reached ({type(error).__name__}).") from None
         return _completion(answer, prompt, round((time.monotonic() - started) * 1000))

@@ -105,7 +105,7 @@ class OpenAI:
                 kept.close()  # the server had just closed an idle connection: it did not see the question
             except TimeoutError:
                 kept.close()
-                raise ModelUnavailable("The model endpoint did not answer in time.") from None
+                raise ModelUnavailable("The model endpoint did not answer in time.", slow=True) from None
             except _BROKEN as error:
                 kept.close()
                 raise ModelUnavailable(f"The model endpoint broke off its answer ({type(error).__name__}).") from None
@@ -114,7 +114,7 @@ class OpenAI:
             return self._ask(fresh, body, deadline)
         except TimeoutError:
             fresh.close()
-            raise ModelUnavailable("The model endpoint did not answer in time.") from None
+            raise ModelUnavailable("The model endpoint did not answer in time.", slow=True) from None
         except ssl.SSLCertVerificationError:
             fresh.close()
             raise ModelRefused("The model endpoint's certificate is not valid.") from None
