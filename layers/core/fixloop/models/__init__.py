@@ -11,7 +11,7 @@ from fixloop.errors import Invalid
 from fixloop.traces import Document, Message, Parameters
 
 DEFAULT = "extractive"
-TIMEOUT = 20.0  # seconds for one attempt, unless the caller has less left
+TIMEOUT = 60.0  # seconds for one attempt, unless the caller has less left
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]{0,62}")
 _MODEL = re.compile(r"[\x21-\x7e]{1,255}")
 

@@ -28,7 +28,7 @@ _FAILURES = frozenset(
         "ServiceUnavailableException",
     }
 )
-_PATIENCE = (1, 2, 4, 8, 12, 16, 20, 28, 45, 60, 120)
+_PATIENCE = (1, 2, 4, 8, 12, 16, 20, 24, 28, 45, 60, 120)
 """Seconds that a client may wait for an answer. There is one client for each that is asked for."""
 _making = threading.Lock()
 

@@ -33,11 +33,10 @@ from fixloop.errors import Invalid
 from fixloop.graders import short
 from fixloop.grounding import Sources, Value, sentences, values
 from fixloop.grounding.wording import NEGATION
-from fixloop.models import Completion, Model, Prompt
+from fixloop.models import TIMEOUT, Completion, Model, Prompt
 from fixloop.traces import Message, Parameters, Trace
 from fixloop.triage.drafts import Draft, Finding
 
-TIMEOUT = 60.0  # seconds for one answer
 MAX_TOKENS = 4000
 MAX_ANSWER = 60_000  # characters; with what is said of it, it has to fit a row
 MAX_RATIONALE = 2000
