@@ -15,7 +15,16 @@ from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, StringConstraints, ValidationError, field_validator, model_validator
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    ConfigDict,
+    Field,
+    StringConstraints,
+    ValidationError,
+    field_validator,
+    model_validator,
+)
 from pydantic.alias_generators import to_camel
 
 from fixloop.errors import Conflict, Invalid
@@ -32,6 +41,15 @@ TYPES: tuple[FixType, ...] = ("prompt_update", "config_change", "retrieval_updat
 MAX_DIFF = 65_536
 MAX_DIFF_LINES = 2_000
 BLOCKED = "I'm sorry, I can't help with that. Let me connect you with a colleague."
+
+
+def _well_formed(spec: str) -> str:
+    if not well_formed(spec):
+        raise ValueError('must be "extractive", "bedrock:<model id>" or "openai:<name>/<model>"')
+    return spec
+
+
+MODEL = AfterValidator(_well_formed)
 
 
 class DiffDoesNotApply(Conflict):
@@ -78,18 +96,11 @@ class PromptUpdate(_Changes):
 class ConfigChange(_Changes):
     """Another model, or other parameters."""
 
-    model: Annotated[str, StringConstraints(min_length=1, max_length=512)] | None = None
+    model: Annotated[str, StringConstraints(min_length=1, max_length=512), MODEL] | None = None
     temperature: Annotated[float, Field(ge=0, le=2)] | None = None
     top_p: Annotated[float, Field(gt=0, le=1)] | None = None
     max_tokens: Annotated[int, Field(ge=1, le=1_000_000)] | None = None
     stop: Annotated[list[Stop], Field(max_length=16)] | None = None
-
-    @field_validator("model")
-    @classmethod
-    def _named(cls, value: str | None) -> str | None:
-        if value is not None and not well_formed(value):
-            raise ValueError('must be "extractive", "bedrock:<model id>" or "openai:<name>/<model>"')
-        return value
 
     @field_validator("stop", mode="before")
     @classmethod

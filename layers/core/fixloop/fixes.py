@@ -12,7 +12,7 @@ from fixloop.changes import TYPES, Changes, ConfigChange, FixType, PromptUpdate,
 from fixloop.issues import Status as IssueStatus
 from fixloop.patch import Patch
 from fixloop.shapes import Like, Time
-from fixloop.thinkhive import PageQuery
+from fixloop.thinkhive import PageQuery, placed
 from fixloop.times import iso_s
 
 Status = Literal["draft", "proposed", "testing", "applied", "rejected"]
@@ -126,35 +126,14 @@ class Fix(BaseModel):
         }
 
     def listed(self) -> FixListed:
-        return {
-            "id": self.id,
-            "issueId": self.issue_id,
-            "type": self.type,
-            "status": self.status,
-            "description": self.description,
-            "changes": self.changes,
-            "author": self.author,
-            "createdAt": iso_s(self.created_at),
-            "updatedAt": iso_s(self.updated_at),
-        }
+        return cast(FixListed, placed(self.created(), "createdAt", author=self.author))
 
     def detailed(self, shadow_tests: list[TestShape]) -> FixShown[TestShape]:
-        return {
-            "id": self.id,
-            "issueId": self.issue_id,
-            "type": self.type,
-            "status": self.status,
-            "description": self.description,
-            "changes": self.changes,
-            "shadowTests": shadow_tests,
-            "author": self.author,
-            "createdAt": iso_s(self.created_at),
-            "updatedAt": iso_s(self.updated_at),
-        }
+        return cast(FixShown[TestShape], placed(self.listed(), "author", shadowTests=shadow_tests))
 
     def patched(self, given: FixPatch) -> FixPatched:
         """What `PATCH` answers."""
-        sent = {name: getattr(self, name) for name in FixPatch.model_fields if name in given.model_fields_set}
+        sent = {name: getattr(self, name) for name in given.sent()}
         return cast(FixPatched, {"id": self.id, **sent, "updatedAt": iso_s(self.updated_at)})
 
 

@@ -3,20 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from typing import Annotated, Any, Literal, NotRequired
+from typing import Annotated, Any, Literal, NotRequired, cast
 
 from pydantic import BaseModel, ConfigDict, Field, field_validator
 from typing_extensions import TypedDict
 
-from fixloop.changes import FixType
+from fixloop.changes import MODEL, FixType
 from fixloop.errors import Conflict
 from fixloop.graders import MAX_GRADERS, GraderIn, short
 from fixloop.issues import MAX_TRACES
-from fixloop.models import well_formed
 from fixloop.patch import Patch
 from fixloop.replays import THRESHOLD, Mode, Result, Verdict, verdict_of
 from fixloop.shapes import Time
-from fixloop.thinkhive import PageQuery, Pagination, is_identifier
+from fixloop.thinkhive import PageQuery, Pagination, is_identifier, placed
 from fixloop.times import iso_s
 
 Status = Literal["pending", "running", "completed", "failed"]
@@ -50,18 +49,11 @@ class Config(BaseModel):
     comparisonMode: Mode = "side_by_side"  # noqa: N815 - the wire's name
     threshold: Annotated[float, Field(gt=0, le=1)] | None = None
     graders: Annotated[list[GraderIn], Field(min_length=1, max_length=MAX_GRADERS)] | None = None
-    model: Annotated[str, Field(min_length=1, max_length=300)] | None = None
+    model: Annotated[str, Field(min_length=1, max_length=300), MODEL] | None = None
     concurrency: Annotated[int, Field(ge=1, le=MAX_CONCURRENCY)] | None = None
     batchSize: Annotated[int, Field(ge=1, le=MAX_BATCH)] | None = None  # noqa: N815
     repeat: Annotated[int, Field(ge=1, le=MAX_REPEAT)] | None = None
     maxCostUsd: Annotated[float, Field(gt=0, le=1_000_000)] | None = None  # noqa: N815
-
-    @field_validator("model")
-    @classmethod
-    def _named(cls, value: str | None) -> str | None:
-        if value is not None and not well_formed(value):
-            raise ValueError('must be "extractive", "bedrock:<model id>" or "openai:<name>/<model>"')
-        return value
 
     def shown(self) -> dict[str, Any]:
         """What was asked for, with `comparisonMode` always."""
@@ -405,19 +397,13 @@ class ShadowTest(BaseModel):
         }
 
     def listed(self, tally: Tally) -> ShadowTestShown:
-        shown: ShadowTestShown = {
-            "id": self.id,
-            "fixId": self.fix_id,
-            "status": self.status,
-            "traceCount": self.trace_count,
-            "config": self.config.shown(),
-        }  # type: ignore[typeddict-item]
+        found: dict[str, Any] = {}
         if (results := self.results(tally)) is not None:
-            shown["results"] = results
+            found["results"] = results
         if self.status != "pending":
-            shown["progress"] = {"done": tally.done, "total": self.trace_count}
-            shown["usage"] = tally.usage()
-        shown["createdAt"] = iso_s(self.created_at)
+            found["progress"] = {"done": tally.done, "total": self.trace_count}
+            found["usage"] = tally.usage()
+        shown = cast(ShadowTestShown, placed(self.created(), "createdAt", **found))
         if self.started_at is not None:
             shown["startedAt"] = iso_s(self.started_at)
         if self.completed_at is not None:

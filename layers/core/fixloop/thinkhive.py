@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import re
-from typing import Annotated, Generic, Literal, TypeVar
+from collections.abc import Mapping
+from typing import Annotated, Any, Generic, Literal, TypeVar
 
 from pydantic import BaseModel, Field
 from typing_extensions import TypedDict
@@ -67,6 +68,13 @@ class Many(TypedDict, Generic[Data]):
 class Done(TypedDict):
     success: Literal[True]
     message: str
+
+
+def placed(shown: Mapping[str, Any], before: str, **more: Any) -> dict[str, Any]:
+    """`shown` with further keys where the published pages print them: before the key `before`."""
+    keys = list(shown.items())
+    at = list(shown).index(before)
+    return dict([*keys[:at], *more.items(), *keys[at:]])
 
 
 def one(data: Data) -> One[Data]:
