@@ -19,9 +19,10 @@ from pydantic import (
 from typing_extensions import TypedDict
 
 from fixloop import times
-from fixloop.calls import Number, instant
+from fixloop.calls import Number
 from fixloop.errors import Invalid
 from fixloop.exact import Exact, Written, dumps
+from fixloop.ranges import instant
 from fixloop.shapes import Time
 
 MAX_ATTEMPTS = 200
