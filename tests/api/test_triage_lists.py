@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule, run_state_machine_as_test
 
 from cloud import Client, Cloud
+from fixloop.storage import dynamo
 from fixloop.storage.triage import issues as store
 from fixloop.storage.triage import lists, rows
 from fixloop.times import iso_ms
@@ -408,4 +409,5 @@ def test_all_that_was_written_for_a_deleted_issue_is_gone(caller: Client) -> Non
     assert list(rows.all_of(caller.org, made["id"]))
     caller("DELETE", f"{ROOT}/{made['id']}")
     assert not list(rows.all_of(caller.org, made["id"]))
-    assert rows.some("pk = :pk", {":pk": rows.word_key(caller.org, "agent", "")["pk"]}, 5) == ([], False)
+    words = {":pk": rows.word_key(caller.org, "agent", "")["pk"]}
+    assert dynamo.some(rows.table(), "pk = :pk", words, 5) == ([], False)

@@ -37,8 +37,7 @@ def memory() -> Iterator[Memory]:
             patch.setitem(os.environ, name, value)
         settings_module.settings.cache_clear()
         stored = Memory()
-        for module in (dynamo, rows):
-            patch.setattr(module, "client", lambda service: stored)
+        patch.setattr(dynamo, "client", lambda service: stored)
         table = cloud.template["Resources"]["TriageTable"]["Properties"]
         wanted = ("AttributeDefinitions", "KeySchema", "GlobalSecondaryIndexes", "BillingMode")
         with contextlib.suppress(ClientError):

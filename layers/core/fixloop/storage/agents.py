@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
 
 from fixloop.agents import Agent, AgentIn, AgentPatch, Content, Version, fits
 from fixloop.errors import Conflict, NotFound
@@ -154,9 +153,8 @@ def names(org: str, agent_ids: set[str]) -> dict[str, str]:
 
 def page(org: str, offset: int, limit: int) -> tuple[list[Agent], int]:
     found = lists.page(org, Filter(), offset=offset, limit=limit, total=True)
-    items = dynamo.get_many(_table(), ({"pk": row["pk"], "sk": row["sk"]} for row in found.rows))
-    agents = [Agent.model_validate_json(item["doc"]) for item in items]
-    return sorted(agents, key=lambda agent: -agent.n), found.total or 0
+    items = dynamo.get_rows(_table(), found.rows)
+    return [Agent.model_validate_json(item["doc"]) for item in items], found.total or 0
 
 
 def next_version(
@@ -200,7 +198,7 @@ def roll_back(org: str, agent_id: str, version: int, author: str, now: int) -> A
     return _changed(org, agent_id, lambda _: old.content, f"rolled back to {version}", author, now)
 
 
-def _changed(org: str, agent_id: str, content: Any, reason: str, author: str, now: int) -> Agent:
+def _changed(org: str, agent_id: str, content: Callable[[Agent], Content], reason: str, author: str, now: int) -> Agent:
     for _ in range(_ATTEMPTS):
         agent = find(org, agent_id)
         wanted = content(agent)
@@ -219,20 +217,17 @@ def remove(org: str, agent_id: str) -> None:
     """Its versions stay, so that what ran on it can be explained. Raises NotFound."""
     for _ in range(_ATTEMPTS):
         agent = find(org, agent_id)
-        actions: list[Action] = [
-            {
-                "Delete": {
-                    "TableName": _table(),
-                    "Key": dynamo.pack(_key(org, agent.id)),
-                    "ConditionExpression": "version = :version",
-                    "ExpressionAttributeValues": dynamo.pack({":version": agent.version}),
-                }
-            },
+        actions = [
+            dynamo.delete_action(
+                _table(),
+                _key(org, agent.id),
+                condition="version = :version",
+                values={":version": agent.version},
+            ),
             dynamo.put_action(_table(), {**_gone_key(org, agent.id), "version": agent.version}),
         ]
         if agent.number is not None:
-            key = dynamo.pack(_number_key(org, agent.number))
-            actions.append({"Delete": {"TableName": _table(), "Key": key}})
+            actions.append(dynamo.delete_action(_table(), _number_key(org, agent.number)))
         try:
             lists.move(Place(org, agent.n, agent.created_at, LEAF), None, *actions)
         except ConditionFailed:

@@ -121,6 +121,14 @@ def get_many(table: str, keys: Iterable[Item], *, consistent: bool = False) -> l
     return found
 
 
+def get_rows(table: str, rows: Iterable[Item], *, consistent: bool = False) -> list[Item]:
+    """The whole items of rows as an index gives them, in their order; without those that are gone."""
+    wanted = list(dict.fromkeys((row["pk"], row["sk"]) for row in rows))
+    items = get_many(table, ({"pk": pk, "sk": sk} for pk, sk in wanted), consistent=consistent)
+    found = {(item["pk"], item["sk"]): item for item in items}
+    return [found[key] for key in wanted if key in found]
+
+
 def query(table: str, condition: str, values: Item, **options: Any) -> Iterator[Item]:
     """Every item of a key condition, page by page. `options` are Query's own."""
     request = {
@@ -137,12 +145,33 @@ def query(table: str, condition: str, values: Item, **options: Any) -> Iterator[
         request["ExclusiveStartKey"] = answer["LastEvaluatedKey"]
 
 
+def some(table: str, condition: str, values: Item, count: int, **options: Any) -> tuple[list[Item], bool]:
+    """The first `count` items of a key condition, and whether there may be more. `options` are Query's own."""
+    request = {
+        "TableName": table,
+        "KeyConditionExpression": condition,
+        "ExpressionAttributeValues": pack(values),
+        **options,
+    }
+    found: list[Item] = []
+    while True:
+        answer = client("dynamodb").query(**request, Limit=count - len(found))
+        found += map(unpack, answer["Items"])
+        if len(found) >= count or "LastEvaluatedKey" not in answer:
+            return found, "LastEvaluatedKey" in answer
+        request["ExclusiveStartKey"] = answer["LastEvaluatedKey"]
+
+
 def put_action(table: str, item: Item, **options: Any) -> Action:
     return {"Put": {"TableName": table, "Item": pack(item), **_wired(options)}}
 
 
 def update_action(table: str, key: Item, expression: str, **options: Any) -> Action:
     return {"Update": {"TableName": table, "Key": pack(key), "UpdateExpression": expression, **_wired(options)}}
+
+
+def delete_action(table: str, key: Item, **options: Any) -> Action:
+    return {"Delete": {"TableName": table, "Key": pack(key), **_wired(options)}}
 
 
 def set_action(
@@ -186,7 +215,7 @@ def update(table: str, key: Item, expression: str, **options: Any) -> Item:
 
 def delete(table: str, key: Item, **options: Any) -> None:
     """Raises ConditionFailed."""
-    _guarded("delete_item", TableName=table, Key=pack(key), **_wired(options))
+    write([delete_action(table, key, **options)])
 
 
 def write(actions: list[Action]) -> None:
@@ -198,10 +227,10 @@ def write(actions: list[Action]) -> None:
     if len(actions) == 1:
         ((verb, request),) = actions[0].items()
         if verb == "Put":
-            return _put_once(request)
-        if verb == "Update":
-            _guarded("update_item", **request)
-            return None
+            _put_once(request)
+        else:
+            _guarded({"Update": "update_item", "Delete": "delete_item"}[verb], **request)
+        return
     token = uuid.uuid4().hex
     for attempt in range(_ATTEMPTS):
         if attempt:
@@ -222,7 +251,7 @@ def write(actions: list[Action]) -> None:
                 raise
             token = uuid.uuid4().hex
         else:
-            return None
+            return
     raise Contended(f"a transaction of {len(actions)} writes met others {_ATTEMPTS} times")
 
 

@@ -202,11 +202,9 @@ def _waits(where: Item, body: str, old: str | None) -> Action:
 
 def _removed(where: Item, body: str | None) -> Action:
     """The write that removes an item which still points at `body`; None for one that must not be there."""
-    removal: Action = {"TableName": _table(), "Key": dynamo.pack(where)}
     if body is None:
-        return {"Delete": {**removal, "ConditionExpression": "attribute_not_exists(pk)"}}
-    values = dynamo.pack({":body": body})
-    return {"Delete": {**removal, "ConditionExpression": "body = :body", "ExpressionAttributeValues": values}}
+        return dynamo.delete_action(_table(), where, condition="attribute_not_exists(pk)")
+    return dynamo.delete_action(_table(), where, condition="body = :body", values={":body": body})
 
 
 def _view(trace: Trace) -> str:
@@ -217,9 +215,7 @@ def _view(trace: Trace) -> str:
 def page(org: str, wanted: Filter, offset: int, limit: int) -> tuple[list[TraceListed], int]:
     """Traces as a list shows them, newest arrival first, and how many match."""
     found = lists.page(org, wanted, offset=offset, limit=limit, total=True)
-    items = dynamo.get_many(_table(), ({"pk": row["pk"], "sk": row["sk"]} for row in found.rows))
-    ordered = sorted(items, key=lambda item: -item["n"])
-    return [_listed(item) for item in ordered], found.total or 0
+    return [_listed(item) for item in dynamo.get_rows(_table(), found.rows)], found.total or 0
 
 
 def _listed(item: Item) -> TraceListed:

@@ -31,7 +31,7 @@ def categories(org: str, limit: int, cursor: str | None) -> tuple[list[ShownCate
     after = "" if cursor is None else cursor.casefold()
     values = {":pk": f"{org}#categories", ":low": f"category#{after}", ":high": "category#\U0010ffff"}
     condition = "pk = :pk AND sk BETWEEN :low AND :high"
-    stored, _ = rows.some(condition, values, limit + 2, ConsistentRead=True)
+    stored, _ = dynamo.some(rows.table(), condition, values, limit + 2, ConsistentRead=True)
     found = {**{one["sk"].removeprefix("category#"): json.loads(one["doc"]) for one in stored}, **_always(org)}
     names = sorted(name for name in found if name > after or cursor is None)
     shown = [found[name] for name in names[:limit]]

@@ -18,6 +18,7 @@ from dataclasses import dataclass, field
 from functools import cache
 from itertools import groupby, islice
 
+from fixloop.storage import dynamo
 from fixloop.storage.triage import rows
 from fixloop.triage.issues import Issue
 from fixloop.triage.queries import IssueQuery, Place
@@ -130,7 +131,7 @@ def _candidates(org: str, query: IssueQuery, leaves: list[str], since: int | Non
 def _with_word(org: str, beginning: str) -> set[str] | None:
     """Ids of the issues that have a word with this beginning; None when they are many."""
     values = {":pk": rows.word_key(org, beginning, "")["pk"], ":word": beginning}
-    found, _ = rows.some("pk = :pk AND begins_with(sk, :word)", values, FEW + 1)
+    found, _ = dynamo.some(rows.table(), "pk = :pk AND begins_with(sk, :word)", values, FEW + 1)
     return {one["sk"].rpartition("#")[2] for one in found} if len(found) <= FEW else None
 
 
@@ -203,9 +204,8 @@ class _Stream:
         sort_key = "act" if self.index.endswith("_activity") else "id"
         condition = f"{self.attribute} = :hash AND {sort_key} BETWEEN :low AND :high"
         values = {":hash": self.hash, ":low": self.low, ":high": self.high}
-        found, self._more = rows.some(
-            condition, values, self.share, IndexName=self.index, ScanIndexForward=self.ascending
-        )
+        options = {"IndexName": self.index, "ScanIndexForward": self.ascending}
+        found, self._more = dynamo.some(rows.table(), condition, values, self.share, **options)
         self._ready = [one[sort_key] for one in found]
         if found:
             end = self._ready[-1]

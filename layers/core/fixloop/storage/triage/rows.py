@@ -15,7 +15,6 @@ from dataclasses import dataclass, field
 from itertools import combinations
 from typing import Any
 
-from fixloop.aws import client
 from fixloop.errors import NotFound
 from fixloop.settings import settings
 from fixloop.storage import dynamo
@@ -66,7 +65,7 @@ def put(item: Item, **options: Any) -> Action:
 
 
 def deletion(where: Item) -> Action:
-    return {"Delete": {"TableName": table(), "Key": dynamo.pack(where)}}
+    return dynamo.delete_action(table(), where)
 
 
 # Issues
@@ -124,22 +123,20 @@ def inserted(org: str, issue: Issue) -> Action:
     return put({**key(org, issue.id), **_fields(org, issue)}, condition="attribute_not_exists(pk)")
 
 
+def _unchanged(issue: Issue) -> dict[str, Any]:
+    """The condition under which an issue's row is written: that nothing has happened to it since it was read."""
+    return {"names": {"#v": "v"}, "values": {":v": issue.version}, "condition": "#v = :v"}
+
+
 def _replaced(org: str, old: Issue, new: Issue) -> Action:
     fields = _fields(org, new)
     gone = _index_keys(org, old).keys() - fields.keys()
-    options = {"names": {"#v": "v"}, "values": {":v": old.version}, "condition": "#v = :v"}
-    return dynamo.set_action(table(), key(org, old.id), fields, remove=sorted(gone), **options)
+    return dynamo.set_action(table(), key(org, old.id), fields, remove=sorted(gone), **_unchanged(old))
 
 
 def _removed(org: str, issue: Issue) -> Action:
     """The write that takes an issue's row away, unless something happened to it."""
-    guarded = deletion(key(org, issue.id))
-    guarded["Delete"] |= {
-        "ConditionExpression": "#v = :v",
-        "ExpressionAttributeNames": {"#v": "v"},
-        "ExpressionAttributeValues": dynamo.pack({":v": issue.version}),
-    }
-    return guarded
+    return dynamo.delete_action(table(), key(org, issue.id), **_unchanged(issue))
 
 
 def announce(org: str, leaf: str) -> None:
@@ -253,11 +250,7 @@ def _words(org: str, steps: Sequence[Step], room: int) -> tuple[list[Action], li
 def in_batches(actions: Sequence[Action]) -> None:
     """Writes that need not be one: search words ahead of their issue, or what is left of a deleted one."""
     for start in range(0, len(actions), TRANSACTION):
-        some = actions[start : start + TRANSACTION]
-        if len(some) == 1 and "Delete" in some[0]:
-            client("dynamodb").delete_item(**some[0]["Delete"])
-        else:
-            dynamo.write(list(some))
+        dynamo.write(list(actions[start : start + TRANSACTION]))
 
 
 # Lists by key
@@ -280,27 +273,11 @@ def by_key(
         low, high = (low, prefix + after) if newest else (prefix + after, high)
     values = {":pk": pk, ":low": low, ":high": high}
     options = {"ScanIndexForward": not newest, "ConsistentRead": True}
-    found, _ = some("pk = :pk AND sk BETWEEN :low AND :high", values, limit + 2, **options)
+    condition = "pk = :pk AND sk BETWEEN :low AND :high"
+    found, _ = dynamo.some(table(), condition, values, limit + 2, **options)
     items = [item for item in found if item["sk"] != prefix + (after or "~")]
     more = len(items) > limit
     return items[:limit], list_cursor(name, items[limit - 1]["sk"].removeprefix(prefix)) if more else None
-
-
-def some(condition: str, values: Item, count: int, **options: Any) -> tuple[list[Item], bool]:
-    """The first `count` items of a key condition, and whether there may be more. `options` are Query's own."""
-    request = {
-        "TableName": table(),
-        "KeyConditionExpression": condition,
-        "ExpressionAttributeValues": dynamo.pack(values),
-        **options,
-    }
-    found: list[Item] = []
-    while True:
-        answer = client("dynamodb").query(**request, Limit=count - len(found))
-        found += map(dynamo.unpack, answer["Items"])
-        if len(found) >= count or "LastEvaluatedKey" not in answer:
-            return found, "LastEvaluatedKey" in answer
-        request["ExclusiveStartKey"] = answer["LastEvaluatedKey"]
 
 
 def all_of(org: str, issue_id: str, prefix: str = "") -> Iterator[Item]:
