@@ -10,7 +10,7 @@ from fixloop.settings import settings
 from fixloop.storage.dynamo import Action
 from fixloop.storage.triage import catalog, evidence, issues, lists, rows, sessions
 from fixloop.times import iso_ms
-from fixloop.triage.activity import CommentIn, SessionSummary, ShownEntry, person, user_id
+from fixloop.triage.activity import CommentIn, SessionSummary, ShownEntry, person
 from fixloop.triage.agent import Dispatched, PromptIn, Run, ShownAgent, profile
 from fixloop.triage.evidence import (
     Affected,
@@ -35,7 +35,7 @@ Made = TypeVar("Made")
 
 def shown(request: Request, found: list[Issue]) -> list[ShownIssue]:
     """Issues as this caller sees them."""
-    unread = issues.unread(request.org, found, user_id(request.principal.user))
+    unread = issues.unread(request.org, found, request.principal.user.ref)
     return [issue.shown(request.org, unread=unread[issue.id]) for issue in found]
 
 
@@ -87,7 +87,7 @@ def delete_issue(request: Request, issue_id: str) -> Reply:
 
 @handler.route("PUT", "/v1/triage/issues/<issue_id>/view", answers={200: One[Viewed]})
 def view_issue(request: Request, issue_id: str) -> Reply:
-    at = issues.view(request.org, issue_id, user_id(request.principal.user), request.now)
+    at = issues.view(request.org, issue_id, request.principal.user.ref, request.now)
     return Reply(200, one(Viewed(issue_id=issue_id, last_viewed_at=iso_ms(at))))
 
 

@@ -125,7 +125,7 @@ def group_app_issue(org: str, app_issue_id: str, now: int) -> Issue | None:
         trace_id=trace.id,
         turn=trace.turn_index,
         at=trace.created_at,
-        customer=f"user_{app_issue.author.id}",
+        customer=app_issue.author.ref,
         severity=severity,
         title=title,
         description=app_issue.description,

@@ -46,6 +46,11 @@ class User(BaseModel):
     roles: list[str] = Field(default_factory=lambda: ["AppAdmin"])
     created_at: int = 0
 
+    @property
+    def ref(self) -> str:
+        """How other objects name who made, owns or reads them."""
+        return f"user_{self.id}"
+
 
 class Principal(BaseModel):
     """A key as it is stored: everything but the secret. Times in ms; `limit` in requests per minute."""

@@ -133,13 +133,8 @@ class CommentIn(BaseModel):
 SYSTEM: Actor = {"kind": "system", "id": "fixloop", "label": "fixloop", "avatar_url": None}
 
 
-def user_id(user: User) -> str:
-    """A person's id, as issues name their owners, assignees and authors."""
-    return f"user_{user.id}"
-
-
 def person(user: User) -> Actor:
-    return {"kind": "user", "id": user_id(user), "label": user.name or user.email or user_id(user), "avatar_url": None}
+    return {"kind": "user", "id": user.ref, "label": user.name or user.email or user.ref, "avatar_url": None}
 
 
 def author(actor: Actor) -> str | None:
