@@ -207,7 +207,7 @@ class AppIssue(BaseModel):
     project_id: str | None = None
     config: Config | None = None
     issue_id: str | None = None
-    followed: Annotated[int | None, Field(exclude_if=lambda value: value is None)] = None
+    followed: int | None = None
     created_at: int
     updated_at: int
 
@@ -218,7 +218,7 @@ class AppIssue(BaseModel):
     @property
     def creator(self) -> str | None:
         """The id of who created it, as far as anyone may know."""
-        return None if self.anonymous else user_id(self.author)
+        return None if self.anonymous else self.author.ref
 
     def shown(self, include: list[Related] | None = None) -> AppIssueShown:
         shown: AppIssueShown = {
@@ -251,7 +251,7 @@ def _data(config: Config) -> DataShown:
 def _creator(org: str, user: User) -> CreatorShown:
     account = hashlib.sha256(f"{org}#{user.id}".encode()).hexdigest()[:16]
     return {
-        "id": user_id(user),
+        "id": user.ref,
         "org_id": org,
         "account_id": f"acct_{account}",
         "name": user.name,
@@ -260,10 +260,6 @@ def _creator(org: str, user: User) -> CreatorShown:
         "roles": user.roles,
         "created_at": iso_s(user.created_at),
     }
-
-
-def user_id(user: User) -> str:
-    return f"user_{user.id}"
 
 
 def made(org: str, given: AppIssueIn, author: User, number: int, at: int, noise: int) -> AppIssue:

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 from decimal import Decimal
-from typing import Annotated, Generic, Literal, TypeVar
+from typing import Annotated, Generic, Literal, TypeVar, cast
 
 from pydantic import BaseModel, Field, StringConstraints, field_validator
 from typing_extensions import TypedDict
 
 from fixloop.patch import Patch
 from fixloop.shapes import Time
-from fixloop.thinkhive import PageQuery, is_identifier
+from fixloop.thinkhive import PageQuery, is_identifier, placed
 from fixloop.times import iso_s
 
 MAX_TRACES = 10_000
@@ -26,7 +26,6 @@ Text = Annotated[str, StringConstraints(max_length=20_000)]
 Tag = Annotated[str, StringConstraints(min_length=1, max_length=100)]
 FixShape = TypeVar("FixShape")
 AgentId = Annotated[str, StringConstraints(min_length=1, max_length=128)]
-_IF_KNOWN = Field(exclude_if=lambda value: value is None)  # rows of before have no such key and must compare equal
 
 
 def _known_form(ids: list[str]) -> list[str]:
@@ -34,6 +33,11 @@ def _known_form(ids: list[str]) -> list[str]:
         if not is_identifier(one):
             raise ValueError(f"{one!r} is not a trace id")
     return list(dict.fromkeys(ids))
+
+
+def id_of(key: str) -> str:
+    """An issue's id: `case_…` is another name of `iss_…`."""
+    return f"iss_{key.removeprefix('case_')}" if key.startswith("case_") else key
 
 
 class IssueIn(BaseModel):
@@ -146,7 +150,7 @@ class Metadata(BaseModel):
     last_seen: int | None = None
     customers: int = 0
     confidence: float | None = None
-    cost: Annotated[Decimal | None, _IF_KNOWN] = None
+    cost: Decimal | None = None
 
     def shown(self) -> MetadataShown:
         return {
@@ -176,7 +180,7 @@ class Issue(BaseModel):
     created_at: int
     updated_at: int
     closed_at: int | None = None
-    resolved_through: Annotated[int | None, _IF_KNOWN] = None
+    resolved_through: int | None = None
 
     @property
     def leaf(self) -> str:
@@ -199,38 +203,13 @@ class Issue(BaseModel):
 
     def listed(self, agent_name: str | None) -> IssueListed:
         """What a list shows."""
-        return {
-            "id": self.id,
-            "title": self.title,
-            "description": self.description,
-            "severity": self.severity,
-            "status": self.status,
-            "traceCount": self.trace_count,
-            "agentId": self.agent_id,
-            "agentName": agent_name,
-            "tags": self.tags,
-            "createdAt": iso_s(self.created_at),
-            "updatedAt": iso_s(self.updated_at),
-        }
+        return cast(IssueListed, placed(self.created(), "tags", agentName=agent_name))
 
     def detailed(self, agent_name: str | None, trace_ids: list[str], fixes: list[FixShape]) -> IssueShown[FixShape]:
         """What `GET` shows."""
-        return {
-            "id": self.id,
-            "title": self.title,
-            "description": self.description,
-            "severity": self.severity,
-            "status": self.status,
-            "traceCount": self.trace_count,
-            "agentId": self.agent_id,
-            "agentName": agent_name,
-            "tags": self.tags,
-            "traceIds": trace_ids,
-            "fixes": fixes,
-            "metadata": self.metadata.shown(),
-            "createdAt": iso_s(self.created_at),
-            "updatedAt": iso_s(self.updated_at),
-        }
+        metadata = self.metadata.shown()
+        shown = placed(self.listed(agent_name), "createdAt", traceIds=trace_ids, fixes=fixes, metadata=metadata)
+        return cast(IssueShown[FixShape], shown)
 
     def patched(self) -> IssuePatched:
         """What `PATCH` answers."""

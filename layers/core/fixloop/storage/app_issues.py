@@ -10,11 +10,11 @@ from fixloop.app_issues import AppIssue, AppIssueQuery, number_of
 from fixloop.errors import Invalid, NotFound
 from fixloop.settings import settings
 from fixloop.storage import dynamo
-from fixloop.storage.dynamo import Action, ConditionFailed, Contended, Item
+from fixloop.storage.documents import Documents, updated
+from fixloop.storage.dynamo import Action, Item
 from fixloop.storage.lists import ORG, Filter, Lists, Place
 
 MAX_LOOKED_AT = 10_000
-_ATTEMPTS = 8
 _AT_ONCE = 1000
 
 
@@ -40,8 +40,8 @@ def _place(org: str, issue: AppIssue) -> Place:
     return Place(org, issue.number, issue.created_at, issue.leaf, named)
 
 
-def _fields(org: str, issue: AppIssue) -> Item:
-    return {**lists.attributes(_place(org, issue)), "at": issue.created_at, "doc": issue.model_dump_json()}
+def _fields(issue: AppIssue) -> Item:
+    return {"doc": issue.model_dump_json()}
 
 
 def app_issue_of(item: Item) -> AppIssue:
@@ -49,18 +49,17 @@ def app_issue_of(item: Item) -> AppIssue:
     return AppIssue.model_validate_json(item["doc"])
 
 
-def number(org: str, now: int) -> tuple[int, int]:
-    """A new issue number, which no other issue of the organisation has, and the time that goes with it."""
-    return lists.allocate(org, now)
+def _key_of(org: str, app_issue_id: str) -> Item:
+    return _key(org, number_of(app_issue_id) or 0)
+
+
+_issues = Documents("Issue", _table, lists, _key_of, _place, _fields, app_issue_of)
+number = lists.allocate
 
 
 def add(org: str, issue: AppIssue, *also: Action) -> None:
     """Raises ConditionFailed when one of `also` is refused."""
-    lists.announce(org, issue.leaf)
-    row = {**_key(org, issue.number), **_fields(org, issue)}
-    dynamo.write([dynamo.put_action(_table(), row, condition="attribute_not_exists(pk)"), *also])
-    if issue.number % lists.chunk == 0:
-        lists.seal(org, issue.created_at)
+    _issues.add(org, issue.id, issue, *also)
 
 
 def look(org: str, app_issue_id: str) -> AppIssue | None:
@@ -71,9 +70,7 @@ def look(org: str, app_issue_id: str) -> AppIssue | None:
 
 def _stored(org: str, app_issue_id: str) -> AppIssue | None:
     """Deleted ones too."""
-    number = number_of(app_issue_id)
-    item = None if number is None else dynamo.get(_table(), _key(org, number))
-    issue = app_issue_of(item) if item else None
+    issue = _issues.look(org, app_issue_id)
     return issue if issue is not None and issue.id == app_issue_id else None
 
 
@@ -175,8 +172,7 @@ def _looked_at(org: str, query: AppIssueQuery, wanted: list[Filter], cursor: App
 
 def _read(rows: list[Item], *, consistent: bool) -> list[AppIssue]:
     """The issues of rows in an index, newest first."""
-    items = dynamo.get_many(_table(), ({"pk": row["pk"], "sk": row["sk"]} for row in rows), consistent=consistent)
-    return sorted(map(app_issue_of, items), key=lambda issue: -issue.number)
+    return sorted(_issues.behind(rows, consistent=consistent), key=lambda issue: -issue.number)
 
 
 def _found(query: AppIssueQuery, issues: list[AppIssue], start: int, end: int, total: int) -> Found:
@@ -196,33 +192,18 @@ def change(
 
     Raises NotFound, and Contended when others keep getting in between.
     """
-    for _ in range(_ATTEMPTS):
-        old = find(org, app_issue_id)
-        named = fields(old) if callable(fields) else fields
-        if all(getattr(old, name) == value for name, value in named.items()):
-            return old
-        new = old.model_copy(update={"updated_at": max(now, old.updated_at), **named})
-        if _replace(org, old, new):
-            return new
-    raise Contended(f"app issue {app_issue_id} kept changing")
+    return _changed(org, app_issue_id, lambda old: (updated(old, fields(old) if callable(fields) else fields, now), []))
 
 
-def _replace(org: str, old: AppIssue, new: AppIssue, *also: Action) -> bool:
-    """Turns `old` into `new`; False when someone else changed it first."""
-    content = {name: value for name, value in _fields(org, new).items() if name not in ("n", "t", "at")}
-    row = dynamo.set_action(
-        _table(),
-        _key(org, old.number),
-        content,
-        names={"#doc": "doc"},
-        values={":doc": old.model_dump_json()},
-        condition="#doc = :doc",
-    )
-    try:
-        lists.move(_place(org, old), _place(org, new), row, *also)
-    except ConditionFailed:
-        return False
-    return True
+def _changed(org: str, app_issue_id: str, ask: Callable[[AppIssue], tuple[AppIssue, list[Action]]]) -> AppIssue:
+    """Raises NotFound, also for a deleted one, and Contended."""
+
+    def asked(old: AppIssue) -> tuple[AppIssue, list[Action]]:
+        if old.id != app_issue_id or old.state == "Deleted":
+            raise NotFound(f"Issue {app_issue_id} not found")
+        return ask(old)
+
+    return _issues.change(org, app_issue_id, asked)
 
 
 # The loop's issues
@@ -233,18 +214,19 @@ def bind(org: str, app_issue_id: str, issue_id: str) -> AppIssue | None:
 
     Doing it again changes nothing, nor does it show: `updated_at` stays.
     """
-    for _ in range(_ATTEMPTS):
-        old = look(org, app_issue_id)
-        if old is None or old.issue_id == issue_id:
-            return old
-        new = old.model_copy(update={"issue_id": issue_id})
+
+    def bound(old: AppIssue) -> tuple[AppIssue, list[Action]]:
+        if old.issue_id == issue_id:
+            return old, []
         links = [dynamo.put_action(_table(), _link_key(org, issue_id, old.number))]
         if old.issue_id is not None:
-            key = dynamo.pack(_link_key(org, old.issue_id, old.number))
-            links.append({"Delete": {"TableName": _table(), "Key": key}})
-        if _replace(org, old, new, *links):
-            return new
-    raise Contended(f"app issue {app_issue_id} kept changing")
+            links.append(dynamo.delete_action(_table(), _link_key(org, old.issue_id, old.number)))
+        return old.model_copy(update={"issue_id": issue_id}), links
+
+    try:
+        return _changed(org, app_issue_id, bound)
+    except NotFound:
+        return None
 
 
 def of_issue(org: str, issue_id: str, limit: int | None = None) -> list[AppIssue]:

@@ -5,14 +5,11 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-from fixloop.errors import NotFound
 from fixloop.fixes import Fix, FixQuery
 from fixloop.settings import settings
-from fixloop.storage import dynamo
-from fixloop.storage.dynamo import Action, ConditionFailed, Contended, Item
+from fixloop.storage.documents import Documents, updated
+from fixloop.storage.dynamo import Action, Item
 from fixloop.storage.lists import ORG, Filter, Lists, Place
-
-_ATTEMPTS = 8
 
 
 def _table() -> str:
@@ -31,13 +28,8 @@ def _place(org: str, fix: Fix) -> Place:
     return Place(org, fix.n, fix.created_at, fix.leaf, scopes)
 
 
-def _fields(org: str, fix: Fix) -> Item:
-    return {
-        **lists.attributes(_place(org, fix)),
-        "at": fix.created_at,
-        "status": fix.status,
-        "doc": fix.model_dump_json(),
-    }
+def _fields(fix: Fix) -> Item:
+    return {"status": fix.status, "doc": fix.model_dump_json()}
 
 
 def fix_of(item: Item) -> Fix:
@@ -45,41 +37,24 @@ def fix_of(item: Item) -> Fix:
     return Fix.model_validate_json(item["doc"])
 
 
-def number(org: str, now: int) -> tuple[int, int]:
-    """A new row number and the time that goes with it."""
-    return lists.allocate(org, now)
+_fixes = Documents("Fix", _table, lists, key, _place, _fields, fix_of)
+number, find = lists.allocate, _fixes.find
 
 
 def add(org: str, fix: Fix, *also: Action) -> None:
     """Raises ConditionFailed when one of `also` is refused."""
-    lists.announce(org, fix.leaf)
-    row = {**key(org, fix.id), **_fields(org, fix)}
-    dynamo.write([dynamo.put_action(_table(), row, condition="attribute_not_exists(pk)"), *also])
-    if fix.n % lists.chunk == 0:
-        lists.seal(org, fix.created_at)
-
-
-def find(org: str, fix_id: str) -> Fix:
-    """Raises NotFound."""
-    item = dynamo.get(_table(), key(org, fix_id))
-    if item is None:
-        raise NotFound(f"Fix {fix_id} not found")
-    return fix_of(item)
+    _fixes.add(org, fix.id, fix, *also)
 
 
 def page(org: str, query: FixQuery) -> tuple[list[Fix], int]:
     """Newest first, and how many match."""
-    wanted = Filter(ORG if query.issueId is None else f"issue#{query.issueId}", query.wants)
-    found = lists.page(org, wanted, offset=query.start, limit=query.limit, total=True)
-    items = dynamo.get_many(_table(), ({"pk": row["pk"], "sk": row["sk"]} for row in found.rows), consistent=True)
-    return sorted(map(fix_of, items), key=lambda fix: -fix.n), found.total or 0
+    scope = ORG if query.issueId is None else f"issue#{query.issueId}"
+    return _fixes.page(org, Filter(scope, query.wants), query.start, query.limit)
 
 
 def of_issue(org: str, issue_id: str) -> list[Fix]:
     """All fixes of an issue, newest first."""
-    rows = list(lists.walk(org, Filter(f"issue#{issue_id}")))
-    items = dynamo.get_many(_table(), ({"pk": row["pk"], "sk": row["sk"]} for row in rows), consistent=True)
-    return sorted(map(fix_of, items), key=lambda fix: -fix.n)
+    return _fixes.all(org, Filter(f"issue#{issue_id}"))
 
 
 def change(org: str, fix_id: str, fields: Callable[[Fix], tuple[dict[str, Any], list[Action]]], now: int) -> Fix:
@@ -87,28 +62,9 @@ def change(org: str, fix_id: str, fields: Callable[[Fix], tuple[dict[str, Any], 
 
     Raises NotFound, and Contended when others keep getting in between.
     """
-    for _ in range(_ATTEMPTS):
-        item = dynamo.get(_table(), key(org, fix_id))
-        if item is None:
-            raise NotFound(f"Fix {fix_id} not found")
-        old = fix_of(item)
+
+    def asked(old: Fix) -> tuple[Fix, list[Action]]:
         named, also = fields(old)
-        if not also and all(getattr(old, name) == value for name, value in named.items()):
-            return old
-        new = old.model_copy(update={**named, "updated_at": max(now, old.updated_at)})
-        content = {name: value for name, value in _fields(org, new).items() if name not in ("n", "t", "at")}
-        row = dynamo.set_action(
-            _table(),
-            key(org, fix_id),
-            content,
-            remove=() if new.issue_id else ("jf",),
-            names={"#doc": "doc"},
-            values={":doc": item["doc"]},
-            condition="#doc = :doc",
-        )
-        try:
-            lists.move(_place(org, old), _place(org, new), row, *also)
-        except ConditionFailed:
-            continue
-        return new
-    raise Contended(f"fix {fix_id} kept changing")
+        return updated(old, named, now), also
+
+    return _fixes.change(org, fix_id, asked)

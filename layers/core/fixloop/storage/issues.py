@@ -15,6 +15,7 @@ from fixloop.errors import Conflict, NotFound
 from fixloop.issues import MAX_TRACES, SEVERITIES, Issue, IssueIn, IssuePatch, IssueQuery, Metadata
 from fixloop.settings import settings
 from fixloop.storage import dynamo
+from fixloop.storage.documents import Documents, unchanged, updated
 from fixloop.storage.dynamo import Action, ConditionFailed, Contended, Item
 from fixloop.storage.lists import ORG, Filter, Lists, Place
 
@@ -43,18 +44,13 @@ def _mark_key(org: str, trace_id: str, kind: str, other_id: str) -> Item:
     return {"pk": f"{org}#trace#{trace_id}", "sk": f"{kind}#{other_id}"}
 
 
-def place(org: str, issue: Issue) -> Place:
+def _place(org: str, issue: Issue) -> Place:
     return Place(org, issue.n, issue.created_at, issue.leaf, (("agent", issue.agent_id),))
 
 
-def _fields(org: str, issue: Issue) -> Item:
-    """Every attribute of a row but its key. What only this module counts with is kept out of the document."""
+def _fields(issue: Issue) -> Item:
+    """What only this module counts with is kept out of the document."""
     return {
-        **lists.attributes(place(org, issue)),
-        "at": issue.created_at,
-        "tc": issue.trace_count * _RANK + issue.n,
-        "traces": issue.trace_count,
-        "tests": issue.active_tests,
         "status": issue.status,
         "doc": issue.model_dump_json(exclude={"trace_count", "active_tests"}),
         "changed": issue.updated_at,
@@ -66,10 +62,13 @@ def issue_of(item: Item) -> Issue:
     return Issue(**json.loads(item["doc"]), trace_count=item["traces"], active_tests=item["tests"])
 
 
+_issues = Documents("Issue", _table, lists, key, _place, _fields, issue_of)
+number, look, find = lists.allocate, _issues.look, _issues.find
+
+
 def add(org: str, issue: Issue, trace_ids: list[str], *also: Action) -> Issue:
     """Stores a new issue with its links. Those beyond one transaction's worth are written before it, unseen."""
     issue = issue.model_copy(update={"trace_count": len(trace_ids)})
-    lists.announce(org, issue.leaf)
     links = [
         {**_link_key(org, issue.id, one), "linked_at": _turn(issue.created_at, at)} for at, one in enumerate(trace_ids)
     ]
@@ -77,24 +76,18 @@ def add(org: str, issue: Issue, trace_ids: list[str], *also: Action) -> Issue:
     puts = [dynamo.put_action(_table(), link) for link in links]
     for start in range(_AT_ONCE, len(links), _AT_ONCE):
         dynamo.write(puts[start : start + _AT_ONCE] + marks[start : start + _AT_ONCE])
-    dynamo.write(
-        [
-            dynamo.put_action(
-                _table(), {**key(org, issue.id), **_fields(org, issue)}, condition="attribute_not_exists(pk)"
-            ),
-            *puts[:_AT_ONCE],
-            *marks[:_AT_ONCE],
-            *also,
-        ]
+    _issues.add(
+        org,
+        issue.id,
+        issue,
+        *puts[:_AT_ONCE],
+        *marks[:_AT_ONCE],
+        *also,
+        tc=issue.trace_count * _RANK + issue.n,
+        traces=issue.trace_count,
+        tests=issue.active_tests,
     )
-    if issue.n % lists.chunk == 0:
-        lists.seal(org, issue.created_at)
     return issue
-
-
-def number(org: str, now: int) -> tuple[int, int]:
-    """A new row number and the time that goes with it."""
-    return lists.allocate(org, now)
 
 
 def made(issue_id: str, n: int, at: int, given: IssueIn) -> Issue:
@@ -112,19 +105,6 @@ def made(issue_id: str, n: int, at: int, given: IssueIn) -> Issue:
         created_at=at,
         updated_at=at,
     )
-
-
-def look(org: str, issue_id: str) -> Issue | None:
-    item = dynamo.get(_table(), key(org, issue_id))
-    return issue_of(item) if item else None
-
-
-def find(org: str, issue_id: str) -> Issue:
-    """Raises NotFound."""
-    issue = look(org, issue_id)
-    if issue is None:
-        raise NotFound(f"Issue {issue_id} not found")
-    return issue
 
 
 def trace_ids(org: str, issue_id: str) -> list[str]:
@@ -152,9 +132,7 @@ def page(org: str, query: IssueQuery) -> tuple[list[Issue], int]:
             rows, total = _by_traces(org, scope, query)
         case _:
             rows, total = _directed(org, Filter(scope, query.wants), query.start, query.limit, query.sortOrder == "asc")
-    items = dynamo.get_many(_table(), ({"pk": row["pk"], "sk": row["sk"]} for row in rows), consistent=True)
-    order = {row["pk"]: at for at, row in enumerate(rows)}
-    return [issue_of(item) for item in sorted(items, key=lambda item: order[item["pk"]])], total
+    return _issues.behind(rows), total
 
 
 def _directed(org: str, wanted: Filter, offset: int, limit: int, ascending: bool) -> tuple[list[Item], int]:
@@ -219,63 +197,35 @@ def _ranked(org: str, scope: str, code: str, ascending: bool, share: int) -> Ite
         request["ExclusiveStartKey"] = answer["LastEvaluatedKey"]
 
 
-def replaced(org: str, old: Issue, new: Issue) -> Action:
-    """The write that turns `old` into `new`, unless someone else changed it first; counts of traces and tests stay."""
-    fields = {n: v for n, v in _fields(org, new).items() if n not in ("n", "t", "at", "tc", "traces", "tests")}
-    return dynamo.set_action(
-        _table(),
-        key(org, old.id),
-        fields,
-        names={"#doc": "doc"},
-        values={":doc": old.model_dump_json(exclude={"trace_count", "active_tests"})},
-        condition="#doc = :doc",
-    )
-
-
-def change(
-    org: str, issue_id: str, fields: dict[str, Any] | Callable[[Issue], dict[str, Any]], now: int, *also: Action
-) -> Issue:
+def change(org: str, issue_id: str, fields: dict[str, Any] | Callable[[Issue], dict[str, Any]], now: int) -> Issue:
     """Sets the named fields, whoever else changes others at the same time; a function is asked anew on each attempt.
 
     Raises NotFound.
     """
-    for _ in range(_ATTEMPTS):
-        old = find(org, issue_id)
-        new = _changed(old, fields(old) if callable(fields) else fields, now)
-        if new is old:
-            return old
-        try:
-            lists.move(place(org, old), place(org, new), replaced(org, old, new), *also)
-        except ConditionFailed as refused:
-            if refused.failed(0):
-                continue
-            raise
-        return new
-    raise Contended(f"issue {issue_id} kept changing")
 
+    def asked(old: Issue) -> tuple[Issue, list[Action]]:
+        new = updated(old, fields(old) if callable(fields) else fields, now)
+        closing = new.status == "closed" and old.status != "closed"
+        return new.model_copy(update={"closed_at": new.updated_at}) if closing else new, []
 
-def _changed(old: Issue, fields: dict[str, Any], now: int) -> Issue:
-    if all(getattr(old, name) == value for name, value in fields.items()):
-        return old
-    at = max(now, old.updated_at)
-    closing = fields.get("status") == "closed" and old.status != "closed"
-    return old.model_copy(update={**fields, "updated_at": at, **({"closed_at": at} if closing else {})})
+    return _issues.change(org, issue_id, asked)
 
 
 def patch(org: str, issue_id: str, given: IssuePatch, now: int) -> Issue:
     """Raises NotFound."""
-    names = {"title", "description", "severity", "status", "tags"}
-    fields = {name: getattr(given, name) for name in names & given.model_fields_set}
-    if given.agentId is not None:
-        fields["agent_id"] = given.agentId
-    if given.traceIds is not None:
-        issue = find(org, issue_id)
+    fields = given.sent()
+    wanted, linked = fields.pop("traceIds", None), False
+    if "agentId" in fields:
+        fields["agent_id"] = fields.pop("agentId")
+    if wanted is not None:
+        find(org, issue_id)
         held = set(trace_ids(org, issue_id))
-        if held != set(given.traceIds):
-            _link_all(org, issue_id, [one for one in given.traceIds if one not in held], now)
-            _unlink_all(org, issue_id, sorted(held - set(given.traceIds)))
-            fields["updated_at"] = max(now, issue.updated_at)
-    return change(org, issue_id, fields, now) if fields else find(org, issue_id)
+        linked = held != set(wanted)
+        _link_all(org, issue_id, [one for one in wanted if one not in held], now)
+        _unlink_all(org, issue_id, sorted(held - set(wanted)))
+    return change(
+        org, issue_id, lambda old: {**fields, "updated_at": max(now, old.updated_at)} if linked else fields, now
+    )
 
 
 def _link_all(org: str, issue_id: str, trace_ids: list[str], now: int) -> None:
@@ -320,10 +270,9 @@ def link(org: str, issue_id: str, trace_id: str, now: int, turn: int = MAX_TRACE
 
 
 def unlink(org: str, issue_id: str, trace_id: str) -> None:
+    writes = [_unlinked(org, issue_id, trace_id), _count(org, issue_id, -1), _unmarked(org, issue_id, trace_id)]
     try:
-        dynamo.write(
-            [_unlinked(org, issue_id, trace_id), _count(org, issue_id, -1), _unmarked(org, issue_id, trace_id)]
-        )
+        dynamo.write(writes)
     except ConditionFailed:
         return
 
@@ -338,17 +287,12 @@ def _linked(org: str, issue_id: str, trace_id: str, now: int, turn: int) -> Acti
     return dynamo.put_action(_table(), link, condition="attribute_not_exists(pk)")
 
 
-def _deleted(org: str, issue_id: str, trace_id: str) -> Action:
-    return {"Delete": {"TableName": _table(), "Key": dynamo.pack(_link_key(org, issue_id, trace_id))}}
-
-
 def _unlinked(org: str, issue_id: str, trace_id: str) -> Action:
-    deleted = _deleted(org, issue_id, trace_id)
-    return {"Delete": {**deleted["Delete"], "ConditionExpression": "attribute_exists(pk)"}}
+    return dynamo.delete_action(_table(), _link_key(org, issue_id, trace_id), condition="attribute_exists(pk)")
 
 
 def _unmarked(org: str, issue_id: str, trace_id: str) -> Action:
-    return {"Delete": {"TableName": _table(), "Key": dynamo.pack(_mark_key(org, trace_id, "issue", issue_id))}}
+    return dynamo.delete_action(_table(), _mark_key(org, trace_id, "issue", issue_id))
 
 
 def about_app_issue(org: str, trace_id: str, app_issue_id: str) -> None:
@@ -389,29 +333,26 @@ def tested(org: str, issue_id: str, step: int) -> Action:
 def remove(org: str, issue_id: str) -> Issue:
     """Raises NotFound, and Conflict while shadow tests are active. Traces stay; links go."""
     for _ in range(_ATTEMPTS):
-        issue = find(org, issue_id)
+        item = _issues.row(org, issue_id)
+        issue = issue_of(item)
         if issue.active_tests > 0:
             raise Conflict(f"Issue {issue_id} has active shadow tests")
-        doc = issue.model_dump_json(exclude={"trace_count", "active_tests"})
-        gone = {
-            "Delete": {
-                "TableName": _table(),
-                "Key": dynamo.pack(key(org, issue_id)),
-                "ConditionExpression": "tests <= :none AND #doc = :doc",
-                "ExpressionAttributeNames": {"#doc": "doc"},
-                "ExpressionAttributeValues": dynamo.pack({":none": 0, ":doc": doc}),
-            }
-        }
+        as_read = unchanged(item)
+        gone = dynamo.delete_action(
+            _table(),
+            key(org, issue_id),
+            condition=f"tests <= :none AND {as_read['condition']}",
+            values={":none": 0, **as_read.get("values", {})},
+        )
         try:
-            lists.move(place(org, issue), None, gone)
+            lists.move(_place(org, issue), None, gone)
         except ConditionFailed:
             continue
         linked = trace_ids(org, issue_id)
         for start in range(0, len(linked), _AT_ONCE):
             some = linked[start : start + _AT_ONCE]
-            dynamo.write(
-                [_deleted(org, issue_id, one) for one in some] + [_unmarked(org, issue_id, one) for one in some]
-            )
+            links = [dynamo.delete_action(_table(), _link_key(org, issue_id, one)) for one in some]
+            dynamo.write(links + [_unmarked(org, issue_id, one) for one in some])
         return issue
     raise Contended(f"issue {issue_id} kept changing")
 
@@ -550,20 +491,9 @@ def count_cost(org: str, name: str, call_id: int, cost: Decimal) -> bool:
 def members(org: str, name: str, limit: int, after: str = "") -> list[dict[str, Any]]:
     """What the members behind the key `after` brought along, oldest first, at most `limit` of them."""
     values = {":pk": _group_key(org, name)["pk"], ":after": f"member#{after}", ":last": "member#~"}
-    found: list[dict[str, Any]] = []
-    request: dict[str, Any] = {
-        "TableName": _table(),
-        "KeyConditionExpression": "pk = :pk AND sk BETWEEN :after AND :last",
-        "ExpressionAttributeValues": dynamo.pack(values),
-        "ConsistentRead": True,
-    }
-    while True:
-        answer = client("dynamodb").query(**request, Limit=limit + 1 - len(found))
-        items = map(dynamo.unpack, answer["Items"])
-        found += [json.loads(item["doc"]) for item in items if item["sk"] != f"member#{after}"]
-        if len(found) >= limit or "LastEvaluatedKey" not in answer:
-            return found[:limit]
-        request["ExclusiveStartKey"] = answer["LastEvaluatedKey"]
+    condition = "pk = :pk AND sk BETWEEN :after AND :last"
+    items, _ = dynamo.some(_table(), condition, values, limit + 1, ConsistentRead=True)
+    return [json.loads(item["doc"]) for item in items if item["sk"] != f"member#{after}"][:limit]
 
 
 def all_members(org: str, name: str) -> Iterator[dict[str, Any]]:

@@ -17,11 +17,11 @@ from fixloop.errors import NotFound
 from fixloop.settings import settings
 from fixloop.shadow_tests import Outcome, ShadowTest, ShadowTestQuery, Tally
 from fixloop.storage import blobs, dynamo, issues
-from fixloop.storage.dynamo import Action, ConditionFailed, Contended, Item
+from fixloop.storage.documents import Documents, updated
+from fixloop.storage.dynamo import Action, ConditionFailed, Item
 from fixloop.storage.lists import ORG, Filter, Lists, Place
 
 AT_ONCE = 48  # results stored in one transaction
-_ATTEMPTS = 10
 _FITS = 60_000  # bytes of a result that are kept in its item
 
 
@@ -48,13 +48,8 @@ def _place(org: str, test: ShadowTest) -> Place:
     return Place(org, test.n, test.created_at, test.leaf, (("fix", test.fix_id),))
 
 
-def _fields(org: str, test: ShadowTest) -> Item:
-    return {
-        **lists.attributes(_place(org, test)),
-        "at": test.created_at,
-        "status": test.status,
-        "doc": test.model_dump_json(exclude_none=True),
-    }
+def _fields(test: ShadowTest) -> Item:
+    return {"status": test.status, "doc": test.model_dump_json(exclude_none=True)}
 
 
 def test_of(item: Item) -> ShadowTest:
@@ -62,9 +57,8 @@ def test_of(item: Item) -> ShadowTest:
     return ShadowTest.model_validate_json(item["doc"])
 
 
-def number(org: str, now: int) -> tuple[int, int]:
-    """A new row number and the time that goes with it."""
-    return lists.allocate(org, now)
+_tests = Documents("Shadow test", _table, lists, key, _place, _fields, test_of)
+number, find = lists.allocate, _tests.find
 
 
 def keep_traces(org: str, test_id: str, trace_ids: list[str]) -> str:
@@ -82,40 +76,24 @@ def add(org: str, test: ShadowTest, *also: Action) -> None:
 
     Raises NotFound when the issue has gone meanwhile, ConditionFailed when one of `also` is refused.
     """
-    lists.announce(org, test.leaf)
-    row = {**key(org, test.id), **_fields(org, test)}
     counted = [issues.tested(org, test.issue_id, 1)] if test.issue_id else []
     try:
-        dynamo.write([dynamo.put_action(_table(), row, condition="attribute_not_exists(pk)"), *counted, *also])
+        _tests.add(org, test.id, test, *counted, *also)
     except ConditionFailed as refused:
         if counted and refused.failed(1):
             raise NotFound(f"Issue {test.issue_id} not found") from None
         raise
-    if test.n % lists.chunk == 0:
-        lists.seal(org, test.created_at)
-
-
-def find(org: str, test_id: str) -> ShadowTest:
-    """Raises NotFound."""
-    item = dynamo.get(_table(), key(org, test_id))
-    if item is None:
-        raise NotFound(f"Shadow test {test_id} not found")
-    return test_of(item)
 
 
 def page(org: str, query: ShadowTestQuery) -> tuple[list[ShadowTest], int]:
     """Newest first, and how many match."""
-    wanted = Filter(ORG if query.fixId is None else f"fix#{query.fixId}", query.wants)
-    found = lists.page(org, wanted, offset=query.start, limit=query.limit, total=True)
-    items = dynamo.get_many(_table(), ({"pk": row["pk"], "sk": row["sk"]} for row in found.rows), consistent=True)
-    return sorted(map(test_of, items), key=lambda test: -test.n), found.total or 0
+    scope = ORG if query.fixId is None else f"fix#{query.fixId}"
+    return _tests.page(org, Filter(scope, query.wants), query.start, query.limit)
 
 
 def of_fix(org: str, fix_id: str) -> list[ShadowTest]:
     """All tests of a fix, newest first."""
-    rows = list(lists.walk(org, Filter(f"fix#{fix_id}")))
-    items = dynamo.get_many(_table(), ({"pk": row["pk"], "sk": row["sk"]} for row in rows), consistent=True)
-    return sorted(map(test_of, items), key=lambda test: -test.n)
+    return _tests.all(org, Filter(f"fix#{fix_id}"))
 
 
 def change(org: str, test_id: str, fields: Callable[[ShadowTest], dict[str, Any]], now: int) -> ShadowTest:
@@ -124,37 +102,15 @@ def change(org: str, test_id: str, fields: Callable[[ShadowTest], dict[str, Any]
     A test that ends is taken off its issue's active ones in the same transaction. Raises NotFound, what `fields`
     raises, and Contended when others keep getting in between.
     """
-    for _ in range(_ATTEMPTS):
-        item = dynamo.get(_table(), key(org, test_id))
-        if item is None:
-            raise NotFound(f"Shadow test {test_id} not found")
-        old = test_of(item)
-        named = fields(old)
-        if all(getattr(old, name) == value for name, value in named.items()):
-            return old
-        at = max(now, old.updated_at)
-        new = old.model_copy(update={**named, "updated_at": at})
-        also: list[Action] = []
-        if old.active and not new.active:
-            new = new.model_copy(update={"completed_at": at})
-            if old.issue_id:
-                also.append(issues.tested(org, old.issue_id, -1))
-        row = dynamo.set_action(
-            _table(),
-            key(org, test_id),
-            {name: value for name, value in _fields(org, new).items() if name not in ("n", "t", "at")},
-            names={"#doc": "doc"},
-            values={":doc": item["doc"]},
-            condition="#doc = :doc",
-        )
-        try:
-            lists.move(_place(org, old), _place(org, new), row, *also)
-        except ConditionFailed as refused:
-            if refused.failed(0):
-                continue
-            raise
-        return new
-    raise Contended(f"shadow test {test_id} kept changing")
+
+    def asked(old: ShadowTest) -> tuple[ShadowTest, list[Action]]:
+        new = updated(old, fields(old), now)
+        if not old.active or new.active:
+            return new, []
+        ended = new.model_copy(update={"completed_at": new.updated_at})
+        return ended, [issues.tested(org, old.issue_id, -1)] if old.issue_id else []
+
+    return _tests.change(org, test_id, asked)
 
 
 # Results
