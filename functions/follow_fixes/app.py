@@ -5,9 +5,10 @@ import time
 from typing import Any
 
 from fixloop.events import FixApplied, ReportsResolved
-from fixloop.follow import follow_fix, go_on, resolve_reports
+from fixloop.follow import follow_fix
 from fixloop.loop import received
 from fixloop.observe import logger
+from fixloop.resolve import go_on, resolve_reports
 from fixloop.storage import fixes
 from fixloop.storage.issues import Resolving
 

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from cloud import ROOT, Client, Cloud
-from fixloop import follow, gather
+from fixloop import gather, resolve
 from fixloop.storage import app_issues as app_store
 from fixloop.storage import call_reports, platform
 from fixloop.storage import issues as issue_store
@@ -207,7 +207,7 @@ def test_without_a_choice_the_number_is_the_stacks(
 def test_an_applied_fix_resolves_all_reports_however_many_they_are(
     caller: Client, seen: Seen, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(follow, "AT_ONCE", 4)
+    monkeypatch.setattr(resolve, "AT_ONCE", 4)
     call(caller, 1)
     for _ in range(11):
         report(caller, 1)
@@ -231,13 +231,13 @@ def test_an_applied_fix_resolves_all_reports_however_many_they_are(
 def test_resolving_that_died_halfway_goes_on_where_it_was(
     caller: Client, seen: Seen, cloud: Cloud, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(follow, "AT_ONCE", 4)
+    monkeypatch.setattr(resolve, "AT_ONCE", 4)
     call(caller, 1)
     for _ in range(10):
         report(caller, 1)
     seen.settle()
     applied(caller, issues(caller)[0]["id"])
-    find, asked = follow.issue_reports.find, []
+    find, asked = resolve.issue_reports.find, []
 
     def failing(org: str, key: str) -> Any:
         asked.append(key)
@@ -246,7 +246,7 @@ def test_resolving_that_died_halfway_goes_on_where_it_was(
         return find(org, key)
 
     with monkeypatch.context() as broken:
-        broken.setattr(follow.issue_reports, "find", failing)
+        broken.setattr(resolve.issue_reports, "find", failing)
         cloud.settle()
     (failure,) = cloud.failures
     assert failure.event["detail-type"] == "reports.resolved"
