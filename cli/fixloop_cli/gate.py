@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from typing import Any
-from xml.etree import ElementTree  # nosec B405 - XML is only written here
+from xml.etree import ElementTree  # nosec B405  # XML is only written here
 
 QUOTED = 300  # characters of an explanation that a table cell holds
 
@@ -102,7 +102,7 @@ def markdown(report: Report) -> str:
     if worse or report.failed:
         lines += ["| trace | verdict | original | fixed | why |", "|---|---|---|---|---|"]
     for one in [*worse, *report.failed]:
-        scores = [_score(one["originalScore"]), _score(one["fixedScore"])]
+        scores = [score(one["originalScore"]), score(one["fixedScore"])]
         why = _cell(one["explanation"] or one["error"] or "")
         lines.append(f"| `{one['traceId']}` | {one['verdict'] or 'not replayed'} | {' | '.join(scores)} | {why} |")
     usage = report.test.get("usage") or {}
@@ -113,7 +113,7 @@ def markdown(report: Report) -> str:
     return "\n".join(lines)
 
 
-def _score(score: float | None) -> str:
+def score(score: float | None) -> str:
     return "–" if score is None else f"{score:.2f}"
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import sys
-from pathlib import Path
 from typing import Annotated
 
 import typer
@@ -14,9 +13,9 @@ from rich.table import Table
 from fixloop.errors import NotFound
 from fixloop.models import Endpoint
 from fixloop.storage import endpoints, platform
-from fixloop_cli import local, manage
+from fixloop_cli import manage
 from fixloop_cli.build import Failed
-from fixloop_cli.target import Options
+from fixloop_cli.target import Options, local_stack
 
 console = Console(highlight=False)
 models = typer.Typer(help="OpenAI-compatible model endpoints, by name.", no_args_is_help=True)
@@ -28,9 +27,7 @@ Org = Annotated[str, typer.Option("--org", help="The organisation's id, org_…;
 def chosen_org(context: typer.Context, org: str) -> str:
     """The organisation that is meant. Raises `Failed` when none is named, and NotFound for one that is not there."""
     if not org and (context.find_object(Options) or Options()).use_local:
-        directory = local.find_directory(Path.cwd())
-        stack = local.read(directory) if directory else None
-        org = stack.org_id if stack else ""
+        org = local_stack().org_id
     if not org:
         raise Failed("Name the organisation: --org org_…")
     if platform.org(org) is None:

@@ -14,16 +14,19 @@ from rich.markup import escape
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 from rich.table import Table
 
-from fixloop_cli import local
 from fixloop_cli.build import Failed
 from fixloop_cli.caller import Caller
-from fixloop_cli.gate import Bar, Report, junit, markdown
-from fixloop_cli.target import Options
+from fixloop_cli.gate import Bar, Report, junit, markdown, score
+from fixloop_cli.side_by_side import STYLES
+from fixloop_cli.target import Options, local_stack
 
 shadow_tests = typer.Typer(help="Replay recorded traces against a fix.", no_args_is_help=True)
 console = Console(highlight=False)
 
-STYLES = {"improved": "green", "unchanged": "dim", "regressed": "bold red"}
+Url = Annotated[str | None, typer.Option(envvar="FIXLOOP_URL", help="Base URL of the API.")]
+Reader = Annotated[str | None, typer.Option(envvar="FIXLOOP_API_KEY", help="A key that may read.")]
+Writer = Annotated[str | None, typer.Option(envvar="FIXLOOP_API_KEY", help="A key that may write.")]
+
 PAGE = 100
 LOOK_EVERY = 0.5  # seconds
 
@@ -32,10 +35,7 @@ def caller_of(context: typer.Context, url: str | None, key: str | None) -> Calle
     """The API that is meant: the one named, else with --local the local stack's."""
     options = context.find_object(Options) or Options()
     if options.use_local and not url:
-        directory = local.find_directory(Path.cwd())
-        stack = local.read(directory) if directory else None
-        if stack is None:
-            raise Failed("There is no local stack here. Start one with: make up")
+        stack = local_stack()
         return Caller(stack.url, key or stack.api_key)
     if not url or not key:
         raise Failed("Name the API: set FIXLOOP_URL and FIXLOOP_API_KEY, or use the local stack: fixloop --local ...")
@@ -62,8 +62,8 @@ def run(
     max_regressed: Annotated[float, typer.Option(min=0, max=1, help="Share of the traces that may regress.")] = 0.0,
     junit_file: Annotated[Path | None, typer.Option("--junit", help="Write the results as JUnit XML.")] = None,
     markdown_file: Annotated[Path | None, typer.Option("--markdown", help="Write a summary in Markdown.")] = None,
-    url: Annotated[str | None, typer.Option(envvar="FIXLOOP_URL", help="Base URL of the API.")] = None,
-    api_key: Annotated[str | None, typer.Option(envvar="FIXLOOP_API_KEY", help="A key that may write.")] = None,
+    url: Url = None,
+    api_key: Writer = None,
 ) -> None:
     """Run a shadow test. Exit code 1 when the bar is missed or the test fails, 0 when it is met."""
     caller = caller_of(context, url, api_key)
@@ -99,8 +99,8 @@ def run(
 def show_one(
     context: typer.Context,
     test_id: Annotated[str, typer.Argument(help="st_…")],
-    url: Annotated[str | None, typer.Option(envvar="FIXLOOP_URL", help="Base URL of the API.")] = None,
-    api_key: Annotated[str | None, typer.Option(envvar="FIXLOOP_API_KEY", help="A key that may read.")] = None,
+    url: Url = None,
+    api_key: Reader = None,
 ) -> None:
     """Show a shadow test, with every trace's verdict."""
     caller = caller_of(context, url, api_key)
@@ -114,8 +114,8 @@ def cancel(
     context: typer.Context,
     test_id: Annotated[str, typer.Argument(help="st_…")],
     reason: Annotated[str, typer.Option(help="What is noted as the error.")] = "Cancelled",
-    url: Annotated[str | None, typer.Option(envvar="FIXLOOP_URL", help="Base URL of the API.")] = None,
-    api_key: Annotated[str | None, typer.Option(envvar="FIXLOOP_API_KEY", help="A key that may write.")] = None,
+    url: Url = None,
+    api_key: Writer = None,
 ) -> None:
     """End a shadow test that waits or runs; what it has found stays."""
     caller = caller_of(context, url, api_key)
@@ -153,18 +153,16 @@ def named_traces(caller: Caller, fix: str, given: str) -> list[str]:
 def watched(caller: Caller, test: dict[str, Any], timeout: float) -> dict[str, Any]:
     """The test once it has ended; one that takes too long is ended."""
     columns = (TextColumn("{task.description}"), BarColumn(), TextColumn("{task.completed}/{task.total}"))
-    deadline = time.monotonic() + timeout
+    path, deadline = f"/api/shadow-tests/{test['id']}", time.monotonic() + timeout
     with Progress(*columns, TimeElapsedColumn(), console=console) as progress:
         task = progress.add_task("replaying", total=test["traceCount"])
         while test["status"] in ("pending", "running"):
             if time.monotonic() > deadline:
                 error = f"no result within {timeout:.0f} s"
-                path = f"/api/shadow-tests/{test['id']}"
                 caller("PATCH", path, {"status": "failed", "results": {"error": error}})
             else:
                 time.sleep(LOOK_EVERY)
-            (shown,) = [caller.ok("GET", f"/api/shadow-tests/{test['id']}?limit=1")["data"]]
-            test = shown
+            test = caller.ok("GET", f"{path}?limit=1")["data"]
             progress.update(task, completed=(test.get("progress") or {}).get("done", 0))
     return test
 
@@ -193,7 +191,7 @@ def table(report: Report) -> None:
         shown.add_column(column, overflow="fold")
     for one in report.results:
         verdict = one["verdict"] or "not replayed"
-        scores = ["–" if score is None else f"{score:.2f}" for score in (one["originalScore"], one["fixedScore"])]
+        scores = [score(one["originalScore"]), score(one["fixedScore"])]
         why = escape((one["explanation"] or one["error"] or "")[:200])
         shown.add_row(one["traceId"], f"[{STYLES.get(verdict, 'yellow')}]{verdict}[/]", *scores, why)
     console.print(shown)

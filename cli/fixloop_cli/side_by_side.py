@@ -10,6 +10,8 @@ from rich import box
 from rich.table import Table
 from rich.text import Text
 
+from fixloop_cli.gate import score
+
 STYLES = {"improved": "green", "unchanged": "dim", "regressed": "bold red"}
 LONGEST = 400  # characters of an explanation that are shown
 _WORD = re.compile(r"[$€£]?\d+(?:[.,:]\d+)*%?|[^\W\d_]+(?:['\u2019-][^\W\d_]+)*")
@@ -47,8 +49,8 @@ def side_by_side(result: dict[str, Any], question: str) -> Table:
         caption_justify="left",
         expand=True,
     )
-    for name, score in (("original answer", result["originalScore"]), ("fixed answer", result["fixedScore"])):
-        shown.add_column(f"{name}  [bold]{'–' if score is None else f'{score:.2f}'}[/]", ratio=1, header_style="")
+    for side in ("original", "fixed"):
+        shown.add_column(f"{side} answer  [bold]{score(result[f'{side}Score'])}[/]", ratio=1, header_style="")
     shown.add_row(left, right)
     return shown
 

@@ -39,13 +39,19 @@ def resolve(context: typer.Context) -> Target:
     return local_target() if options.use_local else aws_target(options)
 
 
-def local_target() -> Target:
+def local_stack() -> local.Stack:
+    """The local stack that belongs to the folder where the command is run. Raises `Failed`."""
     directory = local.find_directory(Path.cwd())
     stack = local.read(directory) if directory else None
-    if directory is None or stack is None:
+    if stack is None:
         raise Failed("There is no local stack here. Start one with: make up")
-    if local.running(directory)[0] is None:
-        raise Failed(f"The local stack in {directory} is not running. Start it with: make up")
+    return stack
+
+
+def local_target() -> Target:
+    stack = local_stack()
+    if local.running(stack.directory)[0] is None:
+        raise Failed(f"The local stack in {stack.directory} is not running. Start it with: make up")
     return Target(stack.outputs, stack.client, stack.stack_name)
 
 

@@ -48,7 +48,7 @@ def _start() -> None:
                 content = kept.read()
         except OSError:
             continue
-        _hand_out(*marshal.loads(content))  # noqa: S302  # nosec B302 - from the layer, like all bytecode
+        _hand_out(*marshal.loads(content))  # noqa: S302  # nosec B302  # from the layer, like all bytecode
         return
 
 
