@@ -60,18 +60,13 @@ class Shared:
         """The budget, and which of the workers that start together this one is, from 1."""
         kept = {":expires": int(now) + KEPT, ":now": now, ":recent": now - TOGETHER, ":one": 1}
         for _ in range(5):
-            with suppress(Changed):
-                item = self._update(
-                    "SET #expires = :expires ADD #joined :one", "#joined_at > :recent AND #expires > :now", kept
-                )
-                return _budget(item), item["joined"]
-            with suppress(Changed):
-                item = self._update(
-                    "SET #expires = :expires, #joined = :one, #joined_at = :now",
-                    "#joined_at <= :recent AND #expires > :now",
-                    kept,
-                )
-                return _budget(item), 1
+            for counted, when in (
+                ("ADD #joined :one", "#joined_at > :recent"),
+                (", #joined = :one, #joined_at = :now", "#joined_at <= :recent"),
+            ):
+                with suppress(Changed):
+                    item = self._update(f"SET #expires = :expires {counted}", f"{when} AND #expires > :now", kept)
+                    return _budget(item), item["joined"]
             with suppress(ConditionFailed):
                 item = {**self._key, **asdict(Budget()), "joined": 1, "joined_at": now, "expires": int(now) + KEPT}
                 unless = "attribute_not_exists(pk) OR expires <= :now"
