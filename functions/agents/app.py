@@ -6,16 +6,11 @@ import secrets
 
 from fixloop.agents import AgentIn, AgentPatch, AgentShown, Diff, DiffQuery, PathVersion, Rollback, VersionShown
 from fixloop.errors import Invalid
-from fixloop.http import AlreadyAnswered, Api, Reply, Request
+from fixloop.http import Api, Reply, Request
 from fixloop.storage import agents
-from fixloop.storage.dynamo import ConditionFailed
 from fixloop.thinkhive import Done, Many, One, PageQuery, identifier, many, one
 
 handler = Api()
-
-
-def _author(request: Request) -> str:
-    return f"user_{request.principal.user.id}"
 
 
 @handler.route("GET", "/api/agents", query=PageQuery, answers={200: Many[AgentShown]})
@@ -29,17 +24,14 @@ def list_agents(request: Request) -> Reply:
 def create_agent(request: Request) -> Reply:
     given = request.model(AgentIn)
     agent_id = identifier("agent", request.now, secrets.randbelow(36**4))
-    try:
-        agent = agents.add(
-            request.org,
-            agent_id,
-            given,
-            _author(request),
-            request.now,
-            lambda made: request.keep(Reply(201, one(made.shown()))),
-        )
-    except ConditionFailed:
-        raise AlreadyAnswered from None
+    agent = agents.add(
+        request.org,
+        agent_id,
+        given,
+        request.principal.user.ref,
+        request.now,
+        lambda made: request.keep(Reply(201, one(made.shown()))),
+    )
     return Reply(201, one(agent.shown()))
 
 
@@ -51,7 +43,7 @@ def get_agent(request: Request, agent_id: str) -> Reply:
 @handler.route("PATCH", "/api/agents/<agent_id>", body=AgentPatch, answers={200: One[AgentShown]})
 def update_agent(request: Request, agent_id: str) -> Reply:
     patch = request.model(AgentPatch)
-    return Reply(200, one(agents.change(request.org, agent_id, patch, _author(request), request.now).shown()))
+    return Reply(200, one(agents.change(request.org, agent_id, patch, request.principal.user.ref, request.now).shown()))
 
 
 @handler.route("DELETE", "/api/agents/<agent_id>", answers={200: Done})
@@ -112,7 +104,7 @@ def get_diff(request: Request, agent_id: str) -> Reply:
 @handler.route("POST", "/api/agents/<agent_id>/rollback", body=Rollback, answers={200: One[AgentShown]})
 def roll_back(request: Request, agent_id: str) -> Reply:
     wanted = request.model(Rollback)
-    agent = agents.roll_back(request.org, agent_id, wanted.version, _author(request), request.now)
+    agent = agents.roll_back(request.org, agent_id, wanted.version, request.principal.user.ref, request.now)
     return Reply(200, one(agent.shown()))
 
 

@@ -2,6 +2,7 @@
 
 from fixloop import boot  # isort: skip
 import secrets
+from typing import Any
 
 from fixloop.app_issues import (
     AppIssue,
@@ -15,9 +16,8 @@ from fixloop.app_issues import (
     slug,
 )
 from fixloop.errors import Forbidden
-from fixloop.http import AlreadyAnswered, Api, Reply, Request, checked
+from fixloop.http import Api, Reply, Request, checked
 from fixloop.storage import app_issues, platform
-from fixloop.storage.dynamo import ConditionFailed
 
 handler = Api()
 
@@ -34,12 +34,12 @@ def _org(request: Request) -> str:
     return request.org
 
 
-def _changeable(request: Request, org: str, issue_id: str) -> AppIssue:
+def _changed(request: Request, org: str, issue_id: str, fields: dict[str, Any]) -> AppIssue:
     """Raises NotFound and Forbidden."""
     issue = app_issues.find(org, issue_id)
     if not may_change(issue, request.principal):
         raise Forbidden(f"Issue {issue_id} can be changed by its author and by admins only.")
-    return issue
+    return app_issues.change(org, issue.id, fields, request.now)
 
 
 @handler.route("GET", "/api/v1/app/issue", query=AppIssueQuery, answers={200: AppIssuePage})
@@ -64,10 +64,7 @@ def create_app_issue(request: Request) -> Reply:
     number, at = app_issues.number(org, request.now)
     issue = made(org, given, request.principal.user, number, at, secrets.randbelow(2**24))
     reply = Reply(200, issue.shown())
-    try:
-        app_issues.add(org, issue, *request.keep(reply))
-    except ConditionFailed:
-        raise AlreadyAnswered from None
+    app_issues.add(org, issue, *request.keep(reply))
     return reply
 
 
@@ -80,23 +77,19 @@ def get_app_issue(request: Request, issue_id: str) -> Reply:
 def put_app_issue(request: Request, issue_id: str) -> Reply:
     org = _org(request)
     given = request.model(AppIssuePatch)
-    issue = _changeable(request, org, issue_id)
-    return Reply(200, app_issues.change(org, issue.id, given.put(), request.now).shown())
+    return Reply(200, _changed(request, org, issue_id, given.put()).shown())
 
 
 @handler.route("PATCH", "/api/v1/app/issue/<issue_id>", body=AppIssuePatch, answers={200: AppIssueShown})
 def update_app_issue(request: Request, issue_id: str) -> Reply:
     org = _org(request)
     given = request.model(AppIssuePatch)
-    issue = _changeable(request, org, issue_id)
-    return Reply(200, app_issues.change(org, issue.id, given.sent(), request.now).shown())
+    return Reply(200, _changed(request, org, issue_id, given.sent()).shown())
 
 
 @handler.route("DELETE", "/api/v1/app/issue/<issue_id>", answers={204: None})
 def delete_app_issue(request: Request, issue_id: str) -> Reply:
-    org = _org(request)
-    issue = _changeable(request, org, issue_id)
-    app_issues.change(org, issue.id, {"state": "Deleted"}, request.now)
+    _changed(request, _org(request), issue_id, {"state": "Deleted"})
     return Reply(204)
 
 

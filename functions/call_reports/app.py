@@ -25,9 +25,8 @@ from fixloop.call_reports import (
 from fixloop.calls import number
 from fixloop.errors import Conflict, Invalid, NotFound
 from fixloop.exact import Written
-from fixloop.http import AlreadyAnswered, Api, Reply, Request, checked, parsed
+from fixloop.http import Api, Reply, Request, checked, parsed
 from fixloop.storage import call_reports
-from fixloop.storage.dynamo import ConditionFailed
 
 handler = Api()
 
@@ -88,10 +87,7 @@ def request_call(request: Request) -> Reply:
     asked = job(str(uuid.uuid4()), given, request.now)
     queued: CallRequested = {"jobId": asked.id, "status": "queued"}
     reply = Reply(202, queued)
-    try:
-        call_reports.add_job(request.org, asked, request.now, *request.keep(reply))
-    except ConditionFailed:
-        raise AlreadyAnswered from None
+    call_reports.add_job(request.org, asked, request.now, *request.keep(reply))
     return reply
 
 

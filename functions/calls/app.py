@@ -21,7 +21,7 @@ from fixloop.calls import (
 )
 from fixloop.errors import Conflict, Invalid, NotFound
 from fixloop.grades import GradeShown
-from fixloop.http import AlreadyAnswered, Api, Reply, Request
+from fixloop.http import Api, Reply, Request
 from fixloop.observe import count
 from fixloop.storage import calls
 from fixloop.storage.dynamo import ConditionFailed
@@ -58,7 +58,7 @@ def create_call(request: Request) -> Reply:
         calls.insert(request.org, call, request.now, *request.keep(reply), n=n)
     except ConditionFailed as refused:
         if refused.failed(1):
-            raise AlreadyAnswered from None
+            raise
         raise Conflict("That call id was taken meanwhile. Try again.") from None
     count("CallsIngested")
     return reply

@@ -8,10 +8,11 @@ from fixloop.changes import DiffDoesNotApply, PromptUpdate, parse_changes, wire
 from fixloop.errors import Invalid, NotFound
 from fixloop.fixes import Fix, FixCreated, FixIn, FixListed, FixPatch, FixPatched, FixQuery, FixShown, applied
 from fixloop.follow import follow_fix
-from fixloop.http import AlreadyAnswered, Api, Reply, Request, checked
+from fixloop.http import Api, Reply, Request
+from fixloop.issues import id_of
 from fixloop.shadow_tests import FixTestShown, ShadowTestQuery, ShadowTestShown
 from fixloop.storage import agents, fixes, issues, shadow_tests
-from fixloop.storage.dynamo import Action, ConditionFailed
+from fixloop.storage.dynamo import Action
 from fixloop.thinkhive import Many, One, identifier, many, one
 
 handler = Api()
@@ -31,7 +32,7 @@ def create_fix(request: Request) -> Reply:
     if named is None:
         raise Invalid({"issueId": ["Field required"]})
     changes = parse_changes(given.type, given.changes)
-    issue = issues.find(request.org, f"iss_{named.removeprefix('case_')}" if named.startswith("case_") else named)
+    issue = issues.find(request.org, id_of(named))
     agent = agents.look(request.org, issue.agent_id)
     if agent is not None and isinstance(changes, PromptUpdate):
         try:
@@ -47,15 +48,12 @@ def create_fix(request: Request) -> Reply:
         status="draft",
         description=given.description,
         changes=wire(changes),
-        author=f"user_{request.principal.user.id}",
+        author=request.principal.user.ref,
         created_at=at,
         updated_at=at,
     )
     reply = Reply(201, one(fix.created()))
-    try:
-        fixes.add(request.org, fix, *request.keep(reply))
-    except ConditionFailed:
-        raise AlreadyAnswered from None
+    fixes.add(request.org, fix, *request.keep(reply))
     return reply
 
 
@@ -71,8 +69,7 @@ def get_fix(request: Request, fix_id: str) -> Reply:
 @handler.route("GET", "/api/fixes/<fix_id>/shadow-tests", query=ShadowTestQuery, answers={200: Many[ShadowTestShown]})
 def list_shadow_tests(request: Request, fix_id: str) -> Reply:
     fix = fixes.find(request.org, fix_id)
-    asked = {**{name: given[-1] for name, given in request.query.items()}, "fixId": fix.id}
-    query = checked(ShadowTestQuery, asked)
+    query = request.parameters(ShadowTestQuery, fixId=fix.id)
     found, total = shadow_tests.page(request.org, query)
     tallies = shadow_tests.tallies(request.org, found)
     return Reply(200, many([test.listed(tally) for test, tally in zip(found, tallies, strict=True)], query, total))
@@ -81,10 +78,10 @@ def list_shadow_tests(request: Request, fix_id: str) -> Reply:
 @handler.route("PATCH", "/api/fixes/<fix_id>", body=FixPatch, answers={200: One[FixPatched]})
 def update_fix(request: Request, fix_id: str) -> Reply:
     given = request.model(FixPatch)
-    author = f"user_{request.principal.user.id}"
+    author = request.principal.user.ref
 
     def asked(fix: Fix) -> tuple[dict[str, Any], list[Action]]:
-        fields = {name: getattr(given, name) for name in given.model_fields_set}
+        fields = given.sent()
         changes = parse_changes(fields.get("type", fix.type), fields.get("changes", fix.changes))
         if "changes" in fields:
             fields["changes"] = wire(changes)

@@ -4,7 +4,7 @@ from fixloop import boot  # isort: skip
 
 from fixloop.calls import PathId, number
 from fixloop.errors import NotFound
-from fixloop.http import AlreadyAnswered, Api, Reply, Request
+from fixloop.http import Api, Reply, Request
 from fixloop.issue_reports import BulkStatusChange, ReportIn, ReportQuery, ReportShown, StatusChange, Updated
 from fixloop.observe import count
 from fixloop.storage import calls, issue_reports
@@ -69,7 +69,7 @@ def create_report(request: Request, call_id: PathId) -> Reply:
         issue_reports.add(request.org, reports, *request.keep(reply))
     except ConditionFailed as refused:
         if request.kept and refused.failed(2):
-            raise AlreadyAnswered from None
+            raise
         request.kept = False
         return create_report(request, call_id)
     count("ReportsFiled")

@@ -2,10 +2,9 @@
 
 from fixloop import boot  # isort: skip
 import secrets
-from typing import Any
 
 from fixloop.errors import Invalid, NotFound, TimedOut, UpstreamFailed
-from fixloop.http import AlreadyAnswered, Api, Reply, Request
+from fixloop.http import Api, Reply, Request
 from fixloop.rehearsal import LONGEST_EXECUTION, check, execute
 from fixloop.shadow_tests import (
     MAX_SHOWN,
@@ -24,8 +23,7 @@ from fixloop.shadow_tests import (
 )
 from fixloop.storage import fixes, traces
 from fixloop.storage import shadow_tests as store
-from fixloop.storage.dynamo import ConditionFailed
-from fixloop.thinkhive import Many, One, PageQuery, identifier, many, one
+from fixloop.thinkhive import Many, One, PageQuery, identifier, many, one, placed
 from fixloop.times import iso_s
 
 handler = Api()
@@ -59,15 +57,12 @@ def create_shadow_test(request: Request) -> Reply:
         trace_count=len(given.traceIds),
         config=given.config,
         traces=store.keep_traces(request.org, test_id, given.traceIds),
-        author=f"user_{request.principal.user.id}",
+        author=request.principal.user.ref,
         created_at=at,
         updated_at=at,
     )
     reply = Reply(201, one(test.created()))
-    try:
-        store.add(request.org, test, *request.keep(reply))
-    except ConditionFailed:
-        raise AlreadyAnswered from None
+    store.add(request.org, test, *request.keep(reply))
     return reply
 
 
@@ -76,16 +71,14 @@ def get_shadow_test(request: Request, test_id: str) -> Reply:
     """The traces' results are shown a thousand at a time; `pagination` says whether there are more."""
     query = request.parameters(PageOfResults)
     test = store.find(request.org, test_id)
-    tally = store.tally(request.org, test)
-    shown: dict[str, Any] = {**test.listed(tally)}
-    dates = {name: shown.pop(name) for name in ("createdAt", "startedAt", "completedAt") if name in shown}
-    body = one(shown)
-    if test.status != "pending":
-        found = store.results(request.org, test.id, query.start, query.start + query.limit - 1)
-        shown["traceResults"] = [line for outcome in found if (line := outcome.shown()) is not None]
-        if test.trace_count > MAX_SHOWN or query.model_fields_set:
-            body["pagination"] = many([None] * query.limit, query, test.trace_count)["pagination"]
-    shown |= dates
+    shown = test.listed(store.tally(request.org, test))
+    if test.status == "pending":
+        return Reply(200, one(shown))
+    found = store.results(request.org, test.id, query.start, query.start + query.limit - 1)
+    lines = [line for outcome in found if (line := outcome.shown()) is not None]
+    body = one(placed(shown, "createdAt", traceResults=lines))
+    if test.trace_count > MAX_SHOWN or query.model_fields_set:
+        body["pagination"] = many([None] * query.limit, query, test.trace_count)["pagination"]
     return Reply(200, body)
 
 

@@ -5,10 +5,10 @@ import secrets
 import zlib
 
 from fixloop.errors import Invalid, TooLarge, Unavailable
-from fixloop.http import AlreadyAnswered, Api, Reply, Request, parsed
+from fixloop.http import Api, Reply, Request, parsed
 from fixloop.otlp import Export, Exported, decoded, read
 from fixloop.storage import traces as store
-from fixloop.storage.dynamo import ConditionFailed, Contended
+from fixloop.storage.dynamo import Contended
 from fixloop.storage.lists import ORG, Filter
 from fixloop.thinkhive import Many, One, identifier, many, one
 from fixloop.traces import (
@@ -46,10 +46,7 @@ def create_trace(request: Request) -> Reply:
     given = request.model(TraceIn)
     trace = received(identifier("tr", request.now, secrets.randbelow(36**4)), given, request.now)
     reply = Reply(201, one(created(trace, request.org)))
-    try:
-        store.add(request.org, trace, request.now, *request.keep(reply))
-    except ConditionFailed:
-        raise AlreadyAnswered from None
+    store.add(request.org, trace, request.now, *request.keep(reply))
     return reply
 
 

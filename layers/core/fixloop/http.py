@@ -47,10 +47,6 @@ Model = TypeVar("Model", bound=BaseModel)
 Handler = Callable[..., "Reply"]
 
 
-class AlreadyAnswered(Exception):
-    """Another request with the same Idempotency-Key was first; its answer is the answer."""
-
-
 @dataclass(frozen=True)
 class Reply:
     """What a route says: a status, a JSON body (None for an empty one, Written for text as it is), further headers."""
@@ -123,9 +119,10 @@ class Request:
             raise Invalid(message="The body must be a JSON object.")
         return checked(shape, body, strict=True)
 
-    def parameters(self, shape: type[Model]) -> Model:
-        """The query string as `shape`; of a repeated parameter the last counts, empty ones do not."""
-        return checked(shape, {name: values[-1] for name, values in self.query.items() if values[-1] != ""})
+    def parameters(self, shape: type[Model], **fixed: str) -> Model:
+        """The query string as `shape`; of a repeated parameter the last counts, empty ones do not. `fixed` ones win."""
+        given = {name: values[-1] for name, values in self.query.items() if values[-1] != ""}
+        return checked(shape, {**given, **fixed})
 
     def keep(self, reply: Reply) -> list[Action]:
         """What to write in one transaction with the effect, so that a repeat with the same key gets `reply` again."""
@@ -394,7 +391,7 @@ class Api:
             if not request.kept and reply.status < 400:
                 dynamo.write([request._remember(reply)])
             return reply
-        except (AlreadyAnswered, ConditionFailed):
+        except ConditionFailed:  # another request with the same key was first; its answer is the answer
             if replayed := self._replay(request):
                 return replayed
             raise Conflict("A request with this Idempotency-Key is being answered.") from None

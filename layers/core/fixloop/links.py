@@ -17,7 +17,7 @@ from fixloop.errors import NotFound
 from fixloop.fixes import Fix, FixQuery
 from fixloop.grouping import Member
 from fixloop.issue_reports import Report, ReportQuery
-from fixloop.issues import IssueQuery
+from fixloop.issues import IssueQuery, id_of
 from fixloop.shadow_tests import ShadowTestQuery
 from fixloop.storage import (
     agents,
@@ -167,7 +167,7 @@ def _report(found: Found, key: str) -> str:
 
 
 def _issue(found: Found, key: str) -> str:
-    issue = issues.find(found.org, f"iss_{key.removeprefix('case_')}" if key.startswith("case_") else key)
+    issue = issues.find(found.org, id_of(key))
     if issue.group:
         members = [Member.model_validate(one) for one in issues.members(found.org, issue.group, found.limit + 1)]
         found.add("report", (member.report_id for member in members))
