@@ -774,9 +774,10 @@ class _Reader:
         if self._lists.passing and self._wanted.scope == ORG and len(self.leaves) == len(self._mark.leaves):
             return self._all(low, high, goal)
         many = len(self.leaves)
-        hope = min(2, _SLACK // many) if many > 1 and self._wanted.since is None else 0
-        share = -(-goal // many) + hope
-        return [(_Stream(self, leaf, low, high), share) for leaf in self.leaves]
+        share, rest = divmod(goal, many)
+        if self._wanted.since is None and many > 1:
+            share, rest = share + bool(rest) + min(2, _SLACK // many), 0
+        return [(_Stream(self, leaf, low, high), max(1, share + (at < rest))) for at, leaf in enumerate(self.leaves)]
 
     def _weighed(self, low: int, high: int, goal: int, counts: dict[str, int]) -> list[tuple[_Stream, int]]:
         """The leaves that have rows, each with the share of them that it has; or all rows, if that costs less."""
