@@ -19,9 +19,7 @@ from typing_extensions import TypedDict
 
 from fixloop import times
 from fixloop.leaves import Leaves
-from fixloop.ranges import MAX_PAGE as MAX_PAGE
-from fixloop.ranges import Limit, Offset, Since, Until, not_before
-from fixloop.ranges import instant as instant
+from fixloop.ranges import Limit, Offset, Since, Until, instant, not_before
 from fixloop.shapes import Said, Time
 
 MAX_ID = 2**63 - 1

@@ -12,7 +12,6 @@ from typing_extensions import TypedDict
 from fixloop import times
 from fixloop.calls import Id
 from fixloop.leaves import Leaves
-from fixloop.ranges import MAX_PAGE as MAX_PAGE
 from fixloop.ranges import Limit, Offset, Since, Until, not_before
 from fixloop.shapes import Time
 

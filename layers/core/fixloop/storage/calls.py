@@ -213,8 +213,7 @@ def page(org: str, query: CallQuery) -> tuple[list[Row], int]:
     else:
         matching = _of_numbers(org, query, wanted)
         rows, total = matching[query.offset : query.offset + query.limit], len(matching)
-    stored = dynamo.get_many(_table(), ({"pk": row["pk"], "sk": "call"} for row in rows))
-    return [_row(item) for item in sorted(stored, key=lambda item: -item["n"])], total
+    return [_row(item) for item in dynamo.get_rows(_table(), rows)], total
 
 
 def _of_numbers(org: str, query: CallQuery, wanted: Filter) -> list[Item]:
