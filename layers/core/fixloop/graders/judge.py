@@ -6,7 +6,6 @@ that repeats the number; everything in it is checked here; and whatever does not
 
 from __future__ import annotations
 
-import json
 import secrets
 from collections.abc import Callable, Sequence
 from typing import Annotated, Any
@@ -14,7 +13,7 @@ from typing import Annotated, Any
 from pydantic import BaseModel, ConfigDict, Field, StringConstraints, ValidationError
 
 from fixloop.graders import MAX_EXPLANATION, Score, Subject, Ungradable, short
-from fixloop.models import TIMEOUT, Completion, Model, Prompt
+from fixloop.models import TIMEOUT, Completion, Model, Prompt, strict
 from fixloop.traces import Message, Parameters
 
 MAX_TEXT = 24_000  # characters of one text that are shown to the judge
@@ -109,17 +108,14 @@ class LlmJudge:
             f'Reply with exactly one JSON object and nothing else: {{"id": "{nonce}", "explanation": "<why, quoting '
             f'the evidence>", {wanted}}}. 0 is useless or wrong, 1 is fully right.'
         )
-        asked = f"<data {nonce}>\n{data}\n</data {nonce}>"
-        prompt = Prompt(
-            system, [Message(role="user", content=asked)], parameters=Parameters(temperature=0, max_tokens=800)
-        )
+        asked = [Message(role="user", content=strict.marked(data, nonce))]
+        prompt = Prompt(system, asked, parameters=Parameters(temperature=0, max_tokens=800))
         answered = self._model.complete(prompt, timeout=self._timeout)
         return _checked(answered.text, nonce, shape), answered
 
 
 def _quoted(text: str | Sequence[str]) -> str:
-    cut = _cut(text) if isinstance(text, str) else [_cut(one) for one in text]
-    return json.dumps(cut, ensure_ascii=True).replace("<", "\\u003c")
+    return strict.quoted(_cut(text) if isinstance(text, str) else [_cut(one) for one in text])
 
 
 def _cut(text: str) -> str:
@@ -130,24 +126,10 @@ def _cut(text: str) -> str:
 
 def _checked(text: str, nonce: str, shape: Any) -> Any:
     """The verdict in a model's reply. Raises Ungradable for anything but one object of exactly that shape."""
-    stripped = text.strip()
-    if stripped.startswith("```") and stripped.endswith("```") and "\n" in stripped:
-        stripped = stripped.split("\n", 1)[1].removesuffix("```").strip()
     try:
-        given = json.loads(stripped, object_pairs_hook=_once, parse_constant=_never)
-        verdict = shape.model_validate(given)
+        verdict = shape.model_validate(strict.read(text))
     except (ValueError, ValidationError, RecursionError):
         raise Ungradable("The judge's verdict is not of the agreed form.") from None
-    if not secrets.compare_digest(verdict.id.encode("utf-8", "replace"), nonce.encode()):
+    if not strict.repeats(verdict.id, nonce):
         raise Ungradable("The judge's verdict is not for the question it was asked.")
     return verdict
-
-
-def _once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    if len({key for key, _ in pairs}) < len(pairs):
-        raise ValueError("a key comes twice")
-    return dict(pairs)
-
-
-def _never(name: str) -> Any:
-    raise ValueError(f"{name} is not JSON")

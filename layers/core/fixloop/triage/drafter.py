@@ -33,7 +33,7 @@ from fixloop.errors import Invalid
 from fixloop.graders import short
 from fixloop.grounding import Sources, Value, sentences, values
 from fixloop.grounding.wording import NEGATION
-from fixloop.models import TIMEOUT, Completion, Model, Prompt
+from fixloop.models import TIMEOUT, Completion, Model, Prompt, strict
 from fixloop.traces import Message, Parameters, Trace
 from fixloop.triage.drafts import Draft, Finding
 
@@ -155,7 +155,7 @@ def propose(
 def _asked(case: Case, mark: str, refused: tuple[str, str] | None) -> tuple[Prompt, frozenset[str]]:
     """What the model is asked, and the ids of the documents that it is shown whole."""
     data, whole = _data(case, refused)
-    lines = "\n".join(f"{name}: {_quoted(content)}" for name, content in data.items())
+    lines = "\n".join(f"{name}: {strict.quoted(content)}" for name, content in data.items())
     system = (
         "You repair AI agents. Recorded answers of one agent were reported as an issue. Draft the smallest change of "
         "the agent that makes such answers right and leaves all others as they are. Where its prompt or its documents "
@@ -170,7 +170,7 @@ def _asked(case: Case, mark: str, refused: tuple[str, str] | None) -> tuple[Prom
         '"rationale": "<what was wrong, and why this helps, for the person who reviews it>"}. Where nothing about the '
         'agent has to change, "type" and "changes" are null.'
     )
-    asked = Message(role="user", content=f"<data {mark}>\n{lines}\n</data {mark}>")
+    asked = Message(role="user", content=strict.marked(lines, mark))
     return Prompt(system, [asked], parameters=Parameters(temperature=0, max_tokens=MAX_TOKENS)), whole
 
 
@@ -234,10 +234,6 @@ def _documents(traces: Sequence[Trace], shown: _Shown) -> dict[str, str]:
     return made
 
 
-def _quoted(content: Any) -> str:
-    return json.dumps(content, ensure_ascii=True).replace("<", "\\u003c")
-
-
 # Checking
 
 
@@ -257,30 +253,17 @@ def _draft(answered: Completion, mark: str, case: Case, whole: frozenset[str], a
 
 
 def _read(answered: Completion, mark: str) -> _Answer:
-    text = answered.text.strip()
-    if len(text) > MAX_ANSWER:
+    if len(answered.text) > MAX_ANSWER:
         raise Unusable(f"it is longer than {MAX_ANSWER} characters")
-    if text.startswith("```") and text.endswith("```") and "\n" in text:
-        text = text.split("\n", 1)[1].removesuffix("```").strip()
     try:
-        given = _Answer.model_validate(json.loads(text, object_pairs_hook=_once, parse_constant=_never))
+        given = _Answer.model_validate(strict.read(answered.text))
         json.dumps(given.changes, ensure_ascii=False).encode()  # half a surrogate pair could not be stored
     except (ValueError, ValidationError, RecursionError):
         cut = "it was cut off before its end" if answered.finish_reason == "length" else "it is not of the agreed form"
         raise Unusable(cut) from None
-    if not secrets.compare_digest(given.id.encode("utf-8", "replace"), mark.encode()):
+    if not strict.repeats(given.id, mark):
         raise Unusable("it is not an answer to what was asked: its id is another one")
     return given
-
-
-def _once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    if len({key for key, _ in pairs}) < len(pairs):
-        raise ValueError("a key comes twice")
-    return dict(pairs)
-
-
-def _never(name: str) -> Any:
-    raise ValueError(f"{name} is not JSON")
 
 
 def _working(kind: FixType, given: Any, case: Case, whole: frozenset[str]) -> Changes:
