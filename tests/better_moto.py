@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import copy
+import pickle
+import sys
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -10,27 +12,30 @@ from decimal import Decimal
 from functools import cache
 from typing import Any
 
+import jsonpath_ng.ext
 import pytest
+from botocore.client import BaseClient
 from moto import backend_index
 from moto.core import responses
-from moto.core.model import StructureShape
-from moto.core.serialize import BaseJSONSerializer
 from moto.dynamodb.exceptions import ItemSizeTooLarge
 from moto.dynamodb.models import DynamoDBBackend, dynamodb_backends
 from moto.dynamodb.models.dynamo_type import DynamoType, Item, LimitedSizeDict
 from moto.dynamodb.models.table import Table
-from moto.dynamodb.responses import DynamoHandler
+from moto.dynamodb.parsing import validators
+from moto.dynamodb.parsing.ast_nodes import DepthFirstTraverser, Node, UpdateExpression
+from moto.dynamodb.parsing.expressions import UpdateExpressionParser
+from moto.dynamodb.parsing.tokens import ExpressionTokenizer
 from moto.sqs.models import sqs_backends
+
+import shortcut
 
 ASKED_MOST = ("dynamodb", "dynamodbstreams", "sqs", "events")
 ITEM_BYTES = 405_000
 
 _transact, _query, _all_items = DynamoDBBackend.transact_write_items, Table.query, Table.all_items
-_called, _structure = DynamoHandler.call_action, BaseJSONSerializer._serialize_type_structure
 _project, _copied, _size = Item.project, Item.__deepcopy__, DynamoType.size
 _cast: Any = DynamoType.cast_value
 _asked = threading.local()
-_one_at_a_time = threading.RLock()
 
 
 # What is wrong without
@@ -66,11 +71,6 @@ def _transact_cheaply(backend: DynamoDBBackend, actions: list[dict[str, Any]]) -
         _transact(backend, actions)
     finally:
         del Table.__deepcopy__  # type: ignore[attr-defined]
-
-
-def _call_alone(handler: DynamoHandler) -> Any:
-    with _one_at_a_time:
-        return _called(handler)
 
 
 # What is slow without
@@ -135,41 +135,53 @@ def _size_scalar_first(value: DynamoType) -> int:
     return len(value.value.encode()) if value.type == "S" else _size(value)
 
 
-def _structure_cheaply(
-    serializer: BaseJSONSerializer, serialized: Any, value: Any, shape: StructureShape, key: str
-) -> None:
-    """moto's serializer, which asks an attribute for every type by every name it could have, is told its one type."""
-    if shape.name == "AttributeValue" and type(value) is dict and len(value) == 1:
-        serializer._default_serialize(serialized, _wire(serializer, value), shape, key)
-    else:
-        _structure(serializer, serialized, value, shape, key)
+def _traverse(traverser: DepthFirstTraverser, root: Node) -> Node:
+    """moto's walk over an expression, which asks every node for every class at every step, told what to do by class."""
+    processors = traverser._processing_map()
+    kinds = tuple(processors)
+
+    def visit(node: Node, at: int) -> Node:
+        parent = node.parent
+        for number, child in enumerate(node.children or ()):
+            traverser.pre_processing_of_child(node, number)
+            if isinstance(child, Node):
+                visit(child, number)
+        kind = _kind(type(node), kinds)
+        if kind is not None:
+            node = processors[kind](node)
+            node.parent = parent
+            if parent is not None:
+                parent.children[at] = node
+        return node
+
+    return visit(root, -1)
 
 
-def _wire(serializer: BaseJSONSerializer, value: dict[str, Any]) -> dict[str, Any]:
-    ((kind, content),) = value.items()
-    match kind:
-        case "S" | "N":
-            return {kind: str(content)}
-        case "SS" | "NS":
-            return {kind: [str(member) for member in content]}
-        case "B":
-            return {kind: serializer._base64(content)}
-        case "M":
-            return {kind: {name: _wire(serializer, member) for name, member in content.items()}}
-        case "L":
-            return {kind: [_wire(serializer, member) for member in content]}
-        case "BOOL" | "NULL":
-            return {kind: content}
-    raise NotImplementedError(f"an attribute of type {kind}")
+@cache
+def _kind(node: type[Node], kinds: tuple[type[Node], ...]) -> type[Node] | None:
+    return next((kind for kind in kinds if issubclass(node, kind)), None)
+
+
+@cache
+def _parsed(expression: str) -> UpdateExpression:
+    """Who changes it takes a copy."""
+    return UpdateExpressionParser(ExpressionTokenizer.make_list(expression)).parse()
+
+
+@cache
+def _pickled(expression: UpdateExpression) -> bytes:
+    return pickle.dumps(expression)
 
 
 @contextmanager
 def better_moto() -> Iterator[None]:
     """Without this every request costs more the more tests went before, and a failed transaction undoes others."""
+    interval = sys.getswitchinterval()
+    sys.setswitchinterval(interval / 10)  # calls are so quick here that threads would hardly meet
     first = sorted(backend_index.backend_url_patterns, key=lambda pattern: pattern[0] not in ASKED_MOST)
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(DynamoDBBackend, "transact_write_items", _transact_cheaply)
-        patch.setattr(DynamoHandler, "call_action", _call_alone)
+        patch.setattr(BaseClient, "_make_api_call", shortcut.make_api_call)
         patch.setattr(Table, "query", _query_cheaply)
         patch.setattr(Table, "all_items", _asked_items)
         patch.setattr(Item, "__deepcopy__", _copied_or_asked)
@@ -177,10 +189,16 @@ def better_moto() -> Iterator[None]:
         patch.setattr(Item, "project", _projected)
         patch.setattr(DynamoType, "cast_value", property(_cast_scalar_first))
         patch.setattr(DynamoType, "size", _size_scalar_first)
-        patch.setattr(BaseJSONSerializer, "_serialize_type_structure", _structure_cheaply)
+        patch.setattr(UpdateExpressionParser, "make", _parsed)
+        patch.setattr(validators, "deepcopy", lambda expression: pickle.loads(_pickled(expression)))
+        patch.setattr(DepthFirstTraverser, "traverse", _traverse)
+        patch.setattr(jsonpath_ng.ext, "parse", cache(jsonpath_ng.ext.parse))
         patch.setattr(responses, "method_names_from_class", cache(responses.method_names_from_class))
         patch.setattr(backend_index, "backend_url_patterns", first)
-        yield
+        try:
+            yield
+        finally:
+            sys.setswitchinterval(interval)
 
 
 # Deliveries
@@ -196,12 +214,18 @@ def forget_deliveries(account: str, region: str) -> None:
         queue._messages = []
 
 
-def has_mail(account: str, region: str, queue: str) -> bool:
-    """Whether it is worth asking the queue of this URL for messages."""
-    return bool(sqs_backends[account][region].queues[queue.rpartition("/")[2]]._messages)
-
-
-def last_written(account: str, region: str, table: str) -> str | None:
-    """The sequence number of a table's last stream record that was not forgotten."""
+def taken_records(account: str, region: str, table: str) -> list[dict[str, Any]]:
+    """The records of a table's stream that nobody took before."""
     shard = dynamodb_backends[account][region].tables[table].stream_shard
-    return str(shard.starting_sequence_number + len(shard.items) - 1) if shard and shard.items else None
+    with shortcut.one_at_a_time:
+        records = [shortcut.copied(one.record) for one in shard.items]
+        shard.starting_sequence_number += len(records)
+        shard.items = []
+    return records
+
+
+def taken_messages(account: str, region: str, queue: str) -> list[str]:
+    """The bodies of a queue's messages that nobody took before."""
+    waiting = sqs_backends[account][region].queues[queue]
+    messages, waiting._messages = waiting._messages, []
+    return [message.body for message in messages]

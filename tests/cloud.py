@@ -8,8 +8,9 @@ import os
 import re
 import sys
 import uuid
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -19,7 +20,7 @@ import yaml
 
 import answers
 import executions
-from better_moto import forget_deliveries, has_mail, last_written
+from better_moto import forget_deliveries, taken_messages, taken_records
 
 ROOT = Path(__file__).resolve().parent.parent
 ACCOUNT, REGION = "123456789012", "us-east-1"
@@ -118,7 +119,7 @@ class Cloud:
         os.environ.update(self.environment())
         for remembered in (aws.client, aws._session, settings):
             remembered.cache_clear()
-        self._streams: dict[str, str] = {}
+        self._streams: list[str] = []
         for name, resource in self.template["Resources"].items():
             made: Callable[[str, dict[str, Any]], None] | None = {
                 "AWS::DynamoDB::Table": self._table,
@@ -171,9 +172,9 @@ class Cloud:
         request = {key: properties[key] for key in wanted if key in properties}
         if "StreamSpecification" in properties:
             request["StreamSpecification"] = {**properties["StreamSpecification"], "StreamEnabled": True}
-        made = self.client("dynamodb").create_table(TableName=name, **self.resolve(request))
+        self.client("dynamodb").create_table(TableName=name, **self.resolve(request))
         if "StreamSpecification" in properties:
-            self._streams[name] = made["TableDescription"]["LatestStreamArn"]
+            self._streams.append(name)
 
     def _bucket(self, name: str, properties: dict[str, Any]) -> None:
         self.client("s3").create_bucket(Bucket=name.lower())
@@ -198,8 +199,9 @@ class Cloud:
         for name, event in self.functions()[function].get("Events", {}).items():
             if event["Type"] != "EventBridgeRule" or "EventBusName" not in event["Properties"]:
                 continue
-            queue = self.client("sqs").create_queue(QueueName=f"{function}-{name}")["QueueUrl"]
-            arn = f"arn:aws:sqs:{REGION}:{ACCOUNT}:{function}-{name}"
+            queue = f"{function}-{name}"
+            self.client("sqs").create_queue(QueueName=queue)
+            arn = f"arn:aws:sqs:{REGION}:{ACCOUNT}:{queue}"
             rule, bus = f"{function}{name}", self.resolve(event["Properties"]["EventBusName"])
             pattern = json.dumps(event["Properties"]["Pattern"])
             self.client("events").put_rule(Name=rule, EventBusName=bus, EventPattern=pattern)
@@ -227,7 +229,14 @@ class Cloud:
 
     def route(self, method: str, path: str) -> tuple[str, str]:
         """The route key and the function that API Gateway would choose: the most specific match."""
-        found: list[tuple[int, int, str, str]] = []
+        matching = (rank for verb, path_like, rank in self._routes if verb in ("ANY", method) and path_like(path))
+        *_, key, function = max(matching)
+        return key, function
+
+    @cached_property
+    def _routes(self) -> list[tuple[str, Callable[[str], Any], tuple[int, int, str, str]]]:
+        """Method, a test of the path, and for each route its rank: how narrow it is, its key and its function."""
+        found: list[tuple[str, Callable[[str], Any], tuple[int, int, str, str]]] = []
         for resource in self.template["Resources"].values():
             if resource["Type"] != "AWS::ApiGatewayV2::Route":
                 continue
@@ -236,16 +245,14 @@ class Cloud:
             uri = self.template["Resources"][integration]["Properties"]["IntegrationUri"]
             function = uri["Fn::GetAtt"].partition(".")[0]
             if key == "$default":
-                found.append((0, 0, key, function))
+                found.append(("ANY", lambda path: True, (0, 0, key, function)))
                 continue
             verb, _, pattern = key.partition(" ")
             expression = re.sub(r"\{\w+\+\}", ".+", pattern)
             expression = re.sub(r"\{\w+\}", "[^/]+", expression)
-            if verb in ("ANY", method) and re.fullmatch(expression, path):
-                greedy = 1 if "+}" in pattern else 2
-                found.append((greedy, pattern.count("/"), key, function))
-        *_, key, function = max(found)
-        return key, function
+            greedy = 1 if "+}" in pattern else 2
+            found.append((verb, re.compile(expression).fullmatch, (greedy, pattern.count("/"), key, function)))
+        return found
 
     def request(
         self,
@@ -283,8 +290,6 @@ class Cloud:
     def forget(self) -> None:
         """Nothing that happened so far is delivered, and nothing has failed: each test answers for itself alone."""
         forget_deliveries(ACCOUNT, REGION)
-        for table in self._streams:
-            self._read.pop(table, None)
         self.failures.clear()
 
     def settle(self) -> None:
@@ -296,27 +301,15 @@ class Cloud:
         entry = {"Source": source, "DetailType": detail_type, "Detail": json.dumps(detail), "EventBusName": "Bus"}
         self.client("events").put_events(Entries=[entry])
 
-    def stream_records(self, table: str) -> Iterator[dict[str, Any]]:
-        if last_written(ACCOUNT, REGION, table) in (None, self._read.get(table)):
-            return
-        streams = self.client("dynamodbstreams")
-        arn = self._streams[table]
-        for shard in streams.describe_stream(StreamArn=arn)["StreamDescription"]["Shards"]:
-            since = self._read.get(table)
-            start = (
-                {"ShardIteratorType": "AFTER_SEQUENCE_NUMBER", "SequenceNumber": since}
-                if since
-                else {"ShardIteratorType": "TRIM_HORIZON"}
-            )
-            iterator = streams.get_shard_iterator(StreamArn=arn, ShardId=shard["ShardId"], **start)["ShardIterator"]
-            for record in streams.get_records(ShardIterator=iterator, Limit=1000)["Records"]:
-                self._read[table] = record["dynamodb"]["SequenceNumber"]
-                yield {**record, "eventSourceARN": f"arn:aws:dynamodb:{REGION}:{ACCOUNT}:table/{table}/stream/now"}
+    def stream_records(self, table: str) -> list[dict[str, Any]]:
+        """The records of a table's stream that nobody asked for before."""
+        arn = f"arn:aws:dynamodb:{REGION}:{ACCOUNT}:table/{table}/stream/now"
+        return [{**record, "eventSourceARN": arn} for record in taken_records(ACCOUNT, REGION, table)]
 
     def _pump_streams(self) -> int:
         seen = 0
         for table in self._streams:
-            records = list(self.stream_records(table))
+            records = self.stream_records(table)
             seen += len(records)
             for function, properties in self.functions().items():
                 for event in properties.get("Events", {}).values():
@@ -331,13 +324,9 @@ class Cloud:
     def _pump_rules(self) -> int:
         seen = 0
         for queue, function in self._queues.items():
-            while has_mail(ACCOUNT, REGION, queue) and (
-                messages := self.client("sqs").receive_message(QueueUrl=queue, MaxNumberOfMessages=10).get("Messages")
-            ):
-                for message in messages:
-                    seen += 1
-                    self.client("sqs").delete_message(QueueUrl=queue, ReceiptHandle=message["ReceiptHandle"])
-                    self._try(function, json.loads(message["Body"]))
+            for body in taken_messages(ACCOUNT, REGION, queue):
+                seen += 1
+                self._try(function, json.loads(body))
         return seen
 
     def _pump_machines(self) -> int:

@@ -5,15 +5,14 @@ from __future__ import annotations
 import sys
 from collections.abc import Iterator
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
-from moto import mock_aws
 
 sys.path.insert(0, str(Path(__file__).resolve().parent))
 
-import executions
-from better_moto import better_moto
-from cloud import Client, Cloud
+if TYPE_CHECKING:
+    from cloud import Client, Cloud
 
 _clouds: list[Cloud] = []
 
@@ -21,6 +20,13 @@ _clouds: list[Cloud] = []
 @pytest.fixture(scope="session")
 def cloud() -> Iterator[Cloud]:
     """The template in moto, one for the whole session: tests keep apart by their organisations."""
+    # Who has no cloud, such as the deployed tests, has not to wait for moto either.
+    from moto import mock_aws
+
+    import executions
+    from better_moto import better_moto
+    from cloud import Cloud
+
     with mock_aws(config={"stepfunctions": {"execute_state_machine": True}}), better_moto():
         made = Cloud().build()
         _clouds.append(made)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import ast
 import re
 import sys
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -141,27 +142,36 @@ def test_the_machine_may_run_its_own_functions_and_batches_alone() -> None:
     assert used == set(properties["DefinitionSubstitutions"])
 
 
-def imported(file: Path) -> set[str]:
+@cache
+def imports(file: Path) -> set[Path]:
+    """Modules of ours that a file imports itself."""
+    found: set[Path] = set()
+    for node in ast.walk(ast.parse(file.read_text())):
+        if not isinstance(node, ast.ImportFrom) or not (node.module or "").startswith("fixloop"):
+            continue
+        for name in (str(node.module), *(f"{node.module}.{alias.name}" for alias in node.names)):
+            path = ROOT / "layers" / "core" / name.replace(".", "/")
+            source = path.with_suffix(".py") if path.with_suffix(".py").exists() else path / "__init__.py"
+            if source.exists():
+                found.add(source)
+    return found
+
+
+def imported(file: Path) -> set[Path]:
     """Modules of ours that a file imports, itself or through others."""
-    found: set[str] = set()
+    found: set[Path] = set()
     waiting = [file]
     while waiting:
-        for node in ast.walk(ast.parse(waiting.pop().read_text())):
-            if not isinstance(node, ast.ImportFrom) or not (node.module or "").startswith("fixloop"):
-                continue
-            for name in (str(node.module), *(f"{node.module}.{alias.name}" for alias in node.names)):
-                path = ROOT / "layers" / "core" / name.replace(".", "/")
-                source = path.with_suffix(".py") if path.with_suffix(".py").exists() else path / "__init__.py"
-                if source.exists() and str(source) not in found:
-                    found.add(str(source))
-                    waiting.append(source)
+        new = imports(waiting.pop()) - found
+        found |= new
+        waiting += new
     return found
 
 
 @pytest.mark.parametrize("function", FUNCTIONS)
 def test_a_function_may_touch_no_table_that_its_code_does_not_know(function: str) -> None:
     named = {arn(resource).partition("/")[0] for one in statements(function) for resource in listed(one["Resource"])}
-    code = "".join(Path(file).read_text() for file in imported(ROOT / FUNCTIONS[function]["CodeUri"] / "app.py"))
+    code = "".join(file.read_text() for file in imported(ROOT / FUNCTIONS[function]["CodeUri"] / "app.py"))
     known = {name.title().replace("_", "") for name in re.findall(r"settings\(\)\.(\w+_table)\b", code)}
     assert named & TABLES <= known
 
