@@ -31,10 +31,12 @@ ASL := .venv-check/asl-validator-4.0.0
 
 # The longest first: two run at a time, on the two cores that CI has.
 CHECKS := check-checkov check-sam check-types check-template check-machine check-secrets check-imports check-bandit check-lint check-format
+# Side by side: each half leaves the cores to the other while it waits.
+TESTS := test-deployed test-undeployed
 TOGETHER := $(if $(filter output-sync,$(.FEATURES)),--output-sync=target)
 
 .DEFAULT_GOAL := help
-.PHONY: help setup setup-check up down demo test check $(CHECKS) bench build deploy format openapi requirements clean
+.PHONY: help setup setup-check up down demo test $(TESTS) check $(CHECKS) bench build deploy format openapi requirements clean
 
 help: ## This list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sort | awk -F ':.*## ' '{printf "  make %-14s %s\n", $$1, $$2}'
@@ -62,8 +64,13 @@ demo: setup ## The whole loop, told on the local AWS
 	@$(FIXLOOP) demo
 
 test: setup ## Every test, the deployed ones too
-	@$(VENV)/bin/pytest -q -n 2 --dist worksteal -m 'not deployed'
+	@$(MAKE) --no-print-directory --keep-going --jobs 2 $(TOGETHER) $(TESTS) && echo "All tests passed."
+
+test-deployed:
 	@$(VENV)/bin/pytest -q -m deployed tests/deployed
+
+test-undeployed:
+	@$(VENV)/bin/pytest -q -n 2 --dist worksteal -m 'not deployed'
 
 check: setup-check ## Format, lint, types, templates, security
 	@$(MAKE) --no-print-directory --keep-going --jobs 2 $(TOGETHER) $(CHECKS) && echo "All checks passed."

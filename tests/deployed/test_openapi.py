@@ -15,7 +15,7 @@ from fixloop_cli.openapi import DOCUMENT
 
 pytestmark = [pytest.mark.deployed, pytest.mark.xdist_group("deployed")]
 
-SECONDS = 25  # of requests; with starting and stopping it stays within a minute
+SECONDS = 25, 50, 100  # of requests; where a busy machine did not reach every operation, once more and longer
 REPEATS = {"$ref": "#/components/parameters/IdempotencyKey"}
 NAMED = {
     ("FixIn", "issueId"): "/api/v2/issues",
@@ -119,11 +119,16 @@ def test_no_generated_request_gets_a_500_or_an_answer_outside_the_document(world
     (tmp_path / "openapi.json").write_text(json.dumps(document))
     command = [Path(sys.executable).with_name("schemathesis"), "run", "openapi.json", "--url", world.stack.url]
     command += ["--header", f"Authorization: Bearer {caller.key}", "--checks", ",".join(CHECKS), "--no-color"]
-    command += ["--seed", "1", "--max-time", str(SECONDS), "--workers", "2", "--generation-database", "none"]
-    command += ["--report", "json", "--report-json-path", "report.json", "--max-examples", "20"]
-    run = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=60)
-    assert run.returncode == 0, run.stdout[-20_000:] + run.stderr[-2_000:]
-    report = json.loads((tmp_path / "report.json").read_text())
+    command += ["--seed", "1", "--workers", "2", "--generation-database", "none", "--max-examples", "20"]
+    command += ["--report", "json", "--report-json-path", "report.json", "--max-time"]
+    for seconds in SECONDS:
+        run = subprocess.run(
+            [*command, str(seconds)], cwd=tmp_path, capture_output=True, text=True, timeout=2 * seconds + 60
+        )
+        assert run.returncode == 0, run.stdout[-20_000:] + run.stderr[-2_000:]
+        report = json.loads((tmp_path / "report.json").read_text())
+        if report["operations"]["tested"] == report["operations"]["total"]:
+            break
     assert report["operations"]["tested"] == report["operations"]["total"] > 40
     rates = report["valid_rates"].items()
     served = {operation for operation, phases in rates if any(phase["accepted"] for phase in phases.values())}

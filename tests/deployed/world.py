@@ -106,10 +106,6 @@ class World:
     def down(self) -> None:
         assert local.down(self.directory)
 
-    def close(self) -> None:
-        self.http.close()
-        local.remove(self.directory)
-
     def client(self, service: str) -> Any:
         return self.stack.client(service)
 
