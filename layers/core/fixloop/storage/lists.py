@@ -15,6 +15,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
 from functools import cache
+from string import ascii_letters, digits
 from typing import Any
 
 from fixloop.aws import client
@@ -34,7 +35,7 @@ _SMALL, _FULL = 30, 7  # so many rows in small, and so many as they are, cost no
 _END = 10**15
 ORG = "o"
 # What a cell's attributes begin with, by its place in its item. "p" and "s" begin the names of other attributes there.
-_CELLS = "0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnoqrtuvwxyz+-_="
+_CELLS = (digits + ascii_letters + "+-_=").translate({ord("p"): None, ord("s"): None})
 
 
 @dataclass(frozen=True)
