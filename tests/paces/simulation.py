@@ -200,12 +200,15 @@ class Server:
     world: World
     model: Any
     latency: Callable[[], float] = lambda: 0.1
+    way: Callable[[], float] | None = None  # seconds until a call has arrived
     says_when: bool = False
     retry_after: float | None = None
     calls: list[tuple[float, str, bool]] = field(default_factory=list)
 
     def call(self, pace: Pace, worker: str = "") -> bool:
         """One call and what the worker says of it; whether it was answered."""
+        if self.way:
+            self.world.sleep(self.way())
         accepted = self.model.accepts(self.world.now)
         self.calls.append((self.world.now - START, worker, accepted))
         after = self.retry_after

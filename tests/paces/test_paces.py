@@ -118,6 +118,18 @@ def test_a_cap_is_kept_by_a_model_that_is_now_quicker_now_slower(world: World, k
     assert len(server.calls) <= 335
 
 
+@pytest.mark.parametrize("workers", WORKERS)
+@pytest.mark.parametrize("kind", [Fixed, Sliding])
+@pytest.mark.parametrize("seed", [1, 2, 3])
+def test_a_cap_is_found_also_where_calls_overtake_each_other_on_their_way(
+    world: World, seed: int, kind: Callable[[int], Any], workers: int
+):
+    chance = random.Random(seed)
+    server = Server(world, kind(20), way=lambda: chance.uniform(0, 0.02), says_when=True)
+    assert world.run(*crew(server, 300, workers)) <= 16.5
+    assert len(server.calls) <= 335
+
+
 class Changing:
     """A cap that is another one from a time on."""
 

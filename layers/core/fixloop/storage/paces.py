@@ -200,8 +200,10 @@ class Pace:
         self._booked = 0.0  # the time of the last number taken
         self._waiting = self._flying = self._order = 0
         self._sent: dict[int, float] = {}  # the last calls that were not refused: order and time
+        self._answered: set[int] = set()  # those of them that are known to be accepted
         self._refusal: _Call | None = None
         self._counted: set[int] = set()  # the calls that were accepted before the first refusal, as far as is known
+        self._counted_from = 0.0  # when the first of them was sent
         self._later_accepted = self._later_refused = 0
         self._first_accepted, self._mixed = 0, False
 
@@ -249,10 +251,12 @@ class Pace:
             self._ramp.answered()
             if call is None:
                 return
+            self._answered.add(call.order)
             over = self._budget.probing and call.epoch == self._budget.epoch
             if self._after_refusal(call):
                 self._later_accepted += 1
                 self._first_accepted = min(self._first_accepted, call.order)
+                self._count_in(call)
                 over = over or (self._mixed and self._later_accepted > max(2, 2 * self._later_refused))
             if over:
                 self._refusal = None
@@ -303,7 +307,8 @@ class Pace:
             self._mine.call.epoch = number.epoch
         self._sent[self._order] = now
         if len(self._sent) > _WATCHED:
-            del self._sent[next(iter(self._sent))]
+            del self._sent[oldest := next(iter(self._sent))]
+            self._answered.discard(oldest)
         self._free.notify()
 
     def _over(self) -> _Call | None:
@@ -354,9 +359,23 @@ class Pace:
         return first is not None and call.order > first.order and call.sent < self._budget.paused
 
     def _accepted(self, refused: float, order: int) -> int:
-        """How many calls were accepted in the second before one that was not; those under way count till they end."""
-        self._counted = {own for own, sent in self._sent.items() if refused - 1 < sent <= refused and own < order}
-        return len(self._counted)
+        """How many calls were accepted in the second before one that was not; those under way count till they end.
+
+        Calls overtake each other on their way: what was answered counts, also when it was sent later.
+        """
+        counted = {
+            own: sent
+            for own, sent in self._sent.items()
+            if (refused - 1 < sent <= refused and own < order) or (own > order and own in self._answered)
+        }
+        self._counted, self._counted_from = set(counted), min(counted.values(), default=0.0)
+        return len(counted)
+
+    def _count_in(self, call: _Call) -> None:
+        """Counts a call that was sent after the refused one and was there before it: no place was free again yet."""
+        if call.number is None and call.order not in self._counted and call.sent < self._counted_from + 1:
+            self._counted.add(call.order)
+            self._contribute(1)
 
     def _contribute(self, accepted: int) -> None:
         budget = self._budget
