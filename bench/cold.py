@@ -23,7 +23,7 @@ from typing import Any
 
 from bench.world import ROOT, environment
 
-PAIRS = 15
+PAIRS = 31
 BARE = ("boto3", "botocore", "jmespath", "python-dateutil", "s3transfer", "six", "urllib3")
 FUNCTIONS = ("issue_reports", "calls")
 
