@@ -42,7 +42,7 @@ def run(stack: local.Stack, console: Console) -> None:
     caller = Caller(stack.url, key)
     refunds(stack, org, caller, console)
     fix_id = abroad(caller, console)
-    farewell(console, stack, fix_id, key)
+    farewell(console, stack, org, fix_id, key)
 
 
 def samples(name: str) -> dict[str, Any]:
@@ -383,18 +383,27 @@ def foreign(stack: local.Stack, org: str, call_id: int) -> None:
     stack.client("events").put_events(Entries=[entry] * 3)
 
 
-def farewell(console: Console, stack: local.Stack, fix_id: str, key: str) -> None:
+def farewell(console: Console, stack: local.Stack, org: str, fix_id: str, key: str) -> None:
     console.print("\n[bold green]The stack is running[/]")
     console.print(f"  [bold]URL[/]  {stack.url}", soft_wrap=True)
-    console.print(f"  [bold]key[/]  {stack.api_key}", soft_wrap=True)
-    console.print(f"       [dim]an admin key of the organisation {stack.org_id}[/]\n", soft_wrap=True)
-    console.print("[bold]Try next[/]")
-    console.print('  eval "$(.venv/bin/fixloop env)"', soft_wrap=True)
-    console.print('  curl -H "Authorization: Bearer $FIXLOOP_API_KEY" "$FIXLOOP_URL/v1/calls"', soft_wrap=True)
-    console.print("  .venv/bin/fixloop --local keys create --org " + stack.org_id + " --scope read", soft_wrap=True)
-    console.print("  .venv/bin/fixloop --local logs file")
-    console.print(f"  .venv/bin/fixloop --local shadow-test run --fix {fix_id} --api-key {key}", soft_wrap=True)
+    console.print(f"  [bold]key[/]  {key}", soft_wrap=True)
     console.print(
-        "       [dim]the last test again, on its issue's traces, as a step of a pipeline: with an exit code[/]"
+        f"       [dim]an admin key of {org}, the organisation that this story was told in[/]\n", soft_wrap=True
     )
-    console.print("  make down")
+    console.print("[bold]Try next[/]")
+    for told, command in (
+        ("what was found in the calls", f"curl -H 'Authorization: Bearer {key}' '{stack.url}/v1/issue-reports'"),
+        (
+            "the last test again, on its issue's traces, as a step of a pipeline: with an exit code",
+            f".venv/bin/fixloop --local shadow-test run --fix {fix_id} --api-key {key}",
+        ),
+        ("a key that may only read", f".venv/bin/fixloop --local keys create --org {org} --scope read"),
+        (
+            f"URL and key of {stack.org_id}, for calls of your own: the tour in README.md",
+            'eval "$(.venv/bin/fixloop env)"',
+        ),
+        ("what the functions say", ".venv/bin/fixloop --local logs file"),
+        ("stop it and keep its data", "make down"),
+    ):
+        console.print(f"  [dim]{told}[/]", soft_wrap=True)
+        console.print(f"  {command}", soft_wrap=True, highlight=False)
