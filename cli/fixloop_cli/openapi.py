@@ -390,7 +390,8 @@ def _headers(names: Sequence[str]) -> JSON:
 
 
 def _phrase(status: int) -> str:
-    return HTTPStatus(status).phrase
+    """As RFC 9110 calls it; Python before 3.13 has older names for two."""
+    return {413: "Content Too Large", 422: "Unprocessable Content"}.get(status) or HTTPStatus(status).phrase
 
 
 def main() -> None:
