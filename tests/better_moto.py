@@ -122,6 +122,14 @@ def _make(item: Item, hash_key: DynamoType, range_key: DynamoType | None, attrs:
         raise ItemSizeTooLarge
 
 
+def _set_anew(attributes: LimitedSizeDict, name: str, value: Any) -> None:
+    """What is replaced counts no more; moto adds the new to the old."""
+    others = sum(len(other) + its.size() for other, its in attributes.items() if other != name)
+    if others + len(name) + value.size() > ITEM_BYTES:
+        raise ItemSizeTooLarge
+    dict.__setitem__(attributes, name, value)
+
+
 def _cast_scalar_first(value: DynamoType) -> Any:
     match value.type:
         case "S":
@@ -186,6 +194,7 @@ def better_moto() -> Iterator[None]:
         patch.setattr(Table, "all_items", _asked_items)
         patch.setattr(Item, "__deepcopy__", _copied_or_asked)
         patch.setattr(Item, "__init__", _make)
+        patch.setattr(LimitedSizeDict, "__setitem__", _set_anew)
         patch.setattr(Item, "project", _projected)
         patch.setattr(DynamoType, "cast_value", property(_cast_scalar_first))
         patch.setattr(DynamoType, "size", _size_scalar_first)

@@ -9,6 +9,7 @@
 from __future__ import annotations
 
 import difflib
+import json
 import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -38,6 +39,7 @@ FixType = Literal["prompt_update", "config_change", "retrieval_update", "guardra
 Action = Literal["block", "rewrite", "flag"]
 
 TYPES: tuple[FixType, ...] = ("prompt_update", "config_change", "retrieval_update", "guardrail")
+MAX_STORED = 240_000  # bytes as JSON; with the rest of a fix, or of a shadow test, it has to fit a row
 MAX_DIFF = 65_536
 MAX_DIFF_LINES = 2_000
 BLOCKED = "I'm sorry, I can't help with that. Let me connect you with a colleague."
@@ -192,6 +194,8 @@ def parse_changes(type: FixType, changes: Any) -> Changes:  # noqa: A002 - as on
         raise Invalid({"type": [f"must be one of {', '.join(TYPES)}"]})
     if not isinstance(changes, Mapping):
         raise Invalid({"changes": ["must be an object"]})
+    if len(json.dumps(changes, ensure_ascii=False).encode("utf-8", "surrogatepass")) > MAX_STORED:
+        raise Invalid({"changes": [f"must come to at most {MAX_STORED} bytes as JSON"]})
     try:
         return _SHAPES[type].model_validate(changes)
     except ValidationError as error:
