@@ -328,7 +328,9 @@ def test_app_issues_are_counted_right_while_many_report_and_review_them(world: W
 
     done = at_once(work, range(8), clients=8)
     everything = sorted((one for made in done for one in made), key=lambda one: one["issue_number"])
-    assert [one["issue_number"] for one in everything] == list(range(1, 17))
+    numbers = [one["issue_number"] for one in everything]
+    assert len(set(numbers)) == 16  # one that got lost on its way to us is never given again
+    assert numbers[0] == 1
     assert ["created_by" in one for one in done[0]] == [False, True]
 
     def total(**query: Any) -> int:

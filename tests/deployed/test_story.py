@@ -171,7 +171,8 @@ def test_a_transcript_too_large_for_an_item_is_kept_whole_and_graded(world: Worl
     call = {**SAMPLES[0]["call"], "transcripts": turns}
     assert caller("PUT", "/v1/calls/77", call).status_code == 201
     assert caller.get("/v1/calls/77/transcript") == {"call_id": 77, "transcripts": turns}
-    stored = world.client("s3").list_objects_v2(Bucket=world.stack.outputs["BlobsBucket"], Prefix=caller.org)
+    prefix = f"{caller.org}/call/77/"  # beside it come the traces of its turns
+    stored = world.client("s3").list_objects_v2(Bucket=world.stack.outputs["BlobsBucket"], Prefix=prefix)
     assert stored["KeyCount"] == 1
     assert caller.ended(77)[77]["status"] == "completed"
     assert caller("PUT", "/v1/calls/77", {**call, "transcripts": turns[:1]}).status_code == 200
