@@ -56,6 +56,13 @@ def test_a_refusal_later_on_takes_a_tenth_off():
     assert pacing.lowered(LIMITED, None, NOW + 4, NOW + 4.1, 1).count == 18
 
 
+def test_a_refusal_after_a_long_peace_is_a_pause_and_the_next_one_says_how_many_fit():
+    paused = pacing.lowered(LIMITED, 100, NOW + 7, NOW + 7.1, 1)
+    assert (paused.count, paused.start) == (20, NOW + 8.1)
+    assert pacing.lowered(paused, 12, NOW + 8.5, NOW + 8.6, 1).count == 12
+    assert pacing.lowered(LIMITED, 99, NOW + 7, NOW + 7.1, 1).count == 18
+
+
 def test_when_nothing_is_accepted_single_calls_ask_at_growing_distances_and_the_rate_comes_back():
     budget, periods = LIMITED, []
     for _ in range(7):

@@ -116,8 +116,9 @@ def lowered(budget: Budget, number: int | None, sent: float, now: float, retry_a
     """The budget after a further refusal, of a call with this number if it was of the same epoch.
 
     In the first frame after a pause nothing else can have used the provider's second up, so the number is what fits.
-    Later it says only that the budget is too large. When nothing is accepted, single calls ask whether that is over;
-    when one lower rate after the other is refused, the rate is not why, and it goes back to where it was.
+    Later it says only that the budget is too large; after a long peace not even that: a call came early or late, and if
+    it is the rate after all, the next refusal tells by its number. When nothing is accepted, single calls ask whether
+    that is over; when one lower rate after the other is refused, the rate is not why, and it goes back to where it was.
     """
     peace = number is not None and number >= max(PEACE, 5 * budget.count)
     lowerings = 1 if peace else budget.lowerings + (not budget.probing)
@@ -138,6 +139,8 @@ def lowered(budget: Budget, number: int | None, sent: float, now: float, retry_a
     else:
         if fits:
             count = fits
+        elif peace:
+            pass
         elif count == 1:
             period = min(2 * period, LONGEST_PERIOD)
         else:

@@ -204,6 +204,7 @@ class Pace:
         self._refusal: _Call | None = None
         self._counted: set[int] = set()  # the calls that were accepted before the first refusal, as far as is known
         self._counted_from = 0.0  # when the first of them was sent
+        self._owed = 0  # what is to be added to the count once the table has it
         self._later_accepted = self._later_refused = 0
         self._first_accepted, self._mixed = 0, False
 
@@ -378,6 +379,9 @@ class Pace:
             self._contribute(1)
 
     def _contribute(self, accepted: int) -> None:
+        if self._changing:
+            self._owed += accepted
+            return
         budget = self._budget
         if not budget.before and not budget.taken:
             with suppress(Changed):
@@ -437,14 +441,20 @@ class Pace:
         self._free.notify_all()
         self._changing += 1
         now = self._wall()
+        overtaken: Budget | None = None
         try:
             self._ask(lambda: self._shared.change(seen, new, now))
         except Changed as changed:
-            self._budget = seen
-            self._adopt(changed.budget)
-            return False
+            overtaken = changed.budget
         finally:
             self._changing -= 1
+        owed, self._owed = self._owed, 0
+        if overtaken is not None:
+            self._budget = seen
+            self._adopt(overtaken)
+            return False
+        if owed:
+            self._contribute(owed)
         return True
 
     def _postpone(self, until: float) -> None:
