@@ -517,11 +517,13 @@ class _Reader:
 
         With times that are not in order it is not. All rows inside the times are at that number or below.
         """
-        if not self._wanted.timed or (self._lists.row_key and self._wanted.until is None):
+        if not self._wanted.timed:
             return _END
         if self._lists.row_key is None:
             return None
-        after = self._wanted.until + 1 if self._wanted.until is not None else _END
+        if self._wanted.until is None:
+            return _END
+        after = self._wanted.until + 1
         closed, opened = divmod(self._mark.sealed, self._lists.fan)
         tops = self._cells(ORG, "t") if closed else {}
         if tops.get(closed - 1, {}).get(">", -_END) < after:
