@@ -18,6 +18,7 @@ from pydantic import (
 from typing_extensions import TypedDict
 
 from fixloop.identity import Principal, Scope, User
+from fixloop.leaves import Leaves
 from fixloop.patch import Patch
 from fixloop.ranges import not_before, whole_second
 from fixloop.shapes import Time
@@ -31,6 +32,7 @@ Related = Literal["User", "Project"]
 TYPES: tuple[Type, ...] = ("NoAnswer", "Inaccurate", "NoContextUsed", "Format", "Other")
 STATES: tuple[State, ...] = ("NotReviewed", "InReview", "Closed", "Deleted")
 SHOWN: tuple[State, ...] = ("NotReviewed", "InReview", "Closed")
+LEAVES = Leaves(TYPES, STATES)
 EDITORS = frozenset({"AppAdmin", "AppOwner", "Admin", "SuperAdmin"})
 
 MAX_PAGE_SIZE = 100
@@ -110,7 +112,8 @@ class AppIssueQuery(BaseModel):
 
     def wants(self, code: str) -> bool:
         """Whether issues in the leaf `code` pass the filters of enums. Deleted ones have to be asked for."""
-        return (not self.type or TYPES[int(code[0])] in self.type) and STATES[int(code[1])] in (self.states or SHOWN)
+        kind, state = LEAVES.values(code)
+        return (not self.type or kind in self.type) and state in (self.states or SHOWN)
 
     def chosen(self, issue: AppIssue) -> bool:
         """Whether an issue passes the filters that need a look at it. An anonymous one was created by nobody."""
@@ -213,7 +216,7 @@ class AppIssue(BaseModel):
 
     @property
     def leaf(self) -> str:
-        return f"{TYPES.index(self.type)}{STATES.index(self.state)}"
+        return LEAVES.letter(self.type, self.state)
 
     @property
     def creator(self) -> str | None:

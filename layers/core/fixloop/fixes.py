@@ -10,6 +10,7 @@ from typing_extensions import TypedDict
 from fixloop.agents import Content
 from fixloop.changes import TYPES, Changes, ConfigChange, FixType, PromptUpdate, new_prompt, wire
 from fixloop.issues import Status as IssueStatus
+from fixloop.leaves import Leaves
 from fixloop.patch import Patch
 from fixloop.shapes import Like, Time
 from fixloop.thinkhive import PageQuery, placed
@@ -18,6 +19,7 @@ from fixloop.times import iso_s
 Status = Literal["draft", "proposed", "testing", "applied", "rejected"]
 
 STATUSES: tuple[Status, ...] = ("draft", "proposed", "testing", "applied", "rejected")
+LEAVES = Leaves(TYPES, STATUSES)
 
 Description = Annotated[str, StringConstraints(min_length=1, max_length=20_000)]
 Key = Annotated[str, StringConstraints(min_length=1, max_length=128)]
@@ -58,9 +60,8 @@ class FixQuery(PageQuery):
 
     def wants(self, code: str) -> bool:
         """Whether fixes in the leaf `code` pass the enum filters."""
-        return (self.type is None or code[0] == str(TYPES.index(self.type))) and (
-            self.status is None or code[1] == str(STATUSES.index(self.status))
-        )
+        kind, status = LEAVES.values(code)
+        return self.type in (None, kind) and self.status in (None, status)
 
 
 class FixCreated(TypedDict):
@@ -110,7 +111,7 @@ class Fix(BaseModel):
 
     @property
     def leaf(self) -> str:
-        return f"{TYPES.index(self.type)}{STATUSES.index(self.status)}"
+        return LEAVES.letter(self.type, self.status)
 
     def created(self) -> FixCreated:
         """What `POST` answers: no author."""

@@ -8,6 +8,7 @@ from typing import Annotated, Generic, Literal, TypeVar, cast
 from pydantic import BaseModel, Field, StringConstraints, field_validator
 from typing_extensions import TypedDict
 
+from fixloop.leaves import Leaves
 from fixloop.patch import Patch
 from fixloop.shapes import Time
 from fixloop.thinkhive import PageQuery, is_identifier, placed
@@ -91,13 +92,15 @@ class IssueQuery(PageQuery):
 
     def wants(self, code: str) -> bool:
         """Whether issues in the leaf `code` pass the enum filters."""
-        return (self.severity is None or code[0] == str(SEVERITIES.index(self.severity))) and (
-            self.status is None or code[1] == str(STATUSES.index(self.status))
-        )
+        severity, status = LEAVES.values(code)
+        return self.severity in (None, severity) and self.status in (None, status)
+
+
+LEAVES = Leaves(SEVERITIES, STATUSES)
 
 
 def leaf(severity: Severity, status: Status) -> str:
-    return f"{SEVERITIES.index(severity)}{STATUSES.index(status)}"
+    return LEAVES.letter(severity, status)
 
 
 class MetadataShown(TypedDict):

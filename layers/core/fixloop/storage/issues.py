@@ -12,7 +12,7 @@ from typing import Any
 
 from fixloop.aws import client
 from fixloop.errors import Conflict, NotFound
-from fixloop.issues import MAX_TRACES, SEVERITIES, Issue, IssueIn, IssuePatch, IssueQuery, Metadata
+from fixloop.issues import LEAVES, MAX_TRACES, SEVERITIES, Issue, IssueIn, IssuePatch, IssueQuery, Metadata, Severity
 from fixloop.settings import settings
 from fixloop.storage import dynamo
 from fixloop.storage.documents import Documents, unchanged, updated
@@ -151,10 +151,10 @@ def _by_severity(org: str, scope: str, query: IssueQuery) -> tuple[list[Item], i
     ascending = query.sortOrder == "asc"
     rows: list[Item] = []
     offset, total = query.start, 0
-    for rank in range(len(SEVERITIES)) if ascending else reversed(range(len(SEVERITIES))):
+    for severity in SEVERITIES if ascending else reversed(SEVERITIES):
 
-        def wanted(code: str, rank: int = rank) -> bool:
-            return code[0] == str(rank) and query.wants(code)
+        def wanted(code: str, severity: Severity = severity) -> bool:
+            return LEAVES.values(code)[0] == severity and query.wants(code)
 
         found, count = _directed(org, Filter(scope, wanted), offset, max(1, query.limit - len(rows)), ascending)
         if len(rows) < query.limit:
