@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import json
 from typing import Any
 
 import pytest
@@ -12,6 +13,7 @@ from pydantic import ValidationError
 
 from fixloop.issues import SEVERITIES, STATUSES, Issue, IssueIn, IssuePatch, IssueQuery, Metadata, leaf
 from fixloop.thinkhive import identifier, is_identifier
+from wire.thinkhive import SHOWN_ISSUE
 
 ISSUE = Issue(
     id="iss_8f3k2m",
@@ -31,28 +33,8 @@ ISSUE = Issue(
 
 def test_one_issue_is_shown_as_the_published_page_shows_it() -> None:
     shown = ISSUE.detailed("Customer Support Bot", ["tr_a1b2c3", "tr_d4e5f6", "tr_g7h8i9"], [])
-    published = {
-        "id": "iss_8f3k2m",
-        "title": "Incorrect refund policy citations",
-        "description": "Agent cites outdated refund policy when customers ask about returns after 30 days",
-        "severity": "high",
-        "status": "open",
-        "traceCount": 47,
-        "agentId": "agent_abc123",
-        "agentName": "Customer Support Bot",
-        "tags": ["retrieval", "policy", "refunds"],
-        "traceIds": ["tr_a1b2c3", "tr_d4e5f6", "tr_g7h8i9"],
-        "fixes": [],
-        "metadata": {
-            "firstSeenAt": "2025-08-10T11:22:00Z",
-            "lastSeenAt": "2025-08-14T09:15:00Z",
-            "affectedCustomers": 38,
-            "clusterConfidence": 0.92,
-            "affectedCost": None,
-        },
-        "createdAt": "2025-08-12T14:30:00Z",
-        "updatedAt": "2025-08-14T09:15:00Z",
-    }
+    published = json.loads(SHOWN_ISSUE)["data"]
+    published["metadata"]["affectedCost"] = None  # ours
     assert shown == published
     assert list(shown) == list(published)
     listed = ISSUE.listed("Customer Support Bot")
